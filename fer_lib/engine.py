@@ -1,0 +1,80 @@
+"""Where work runs: the device of a network, and the processes of a parallel loop."""
+
+import ctypes
+import os
+
+import joblib
+import torch
+
+from fer_lib.errors import FerError
+
+
+def device(name="auto"):
+    """The torch device called `name`: "auto" (the first NVIDIA GPU, or else the CPU), "cpu" or "cuda".
+
+    Raises FerError for another name, and for "cuda" on a machine without a usable GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise FerError(f"The device {name!r} is unknown: use auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise FerError("No NVIDIA GPU can be used on this machine: set device to auto or cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def keep_memory():
+    """Let glibc keep freed memory instead of returning it to the system, in this process.
+
+    Training on the CPU frees and asks for the same megabytes at every step; handing them back makes the
+    system clear them anew each time. Does nothing elsewhere than on Linux with glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of <malloc.h>, the largest value it takes
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def job_count(jobs=None):
+    """Number of worker processes: `jobs`, or the environment's FER_JOBS, or one per usable core."""
+    return int(jobs or os.environ.get("FER_JOBS") or joblib.cpu_count())
+
+
+def map(function, tasks, *, jobs=None, progress=None):
+    """Call `function` on every task, in single-threaded processes, and yield results as they finish.
+
+    Several single-threaded processes use a small machine better than one process with many threads,
+    and their sums do not depend on the number of cores.
+
+    function : importable from a module; called as function(task).
+    tasks : sequence of picklable values.
+    jobs : int, worker processes (default: see `job_count`); with 1 the work stays in this process.
+    progress : called as progress(done, total) after each result.
+    Yields (index, result), in the order in which tasks finish.
+    """
+    tasks = list(tasks)
+    jobs = min(job_count(jobs), max(len(tasks), 1))
+    calls = (joblib.delayed(_indexed)(function, index, task) for index, task in enumerate(tasks))
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1) if jobs > 1 else _one_thread():
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+        for done, (index, result) in enumerate(parallel(calls), start=1):
+            if progress:
+                progress(done, len(tasks))
+            yield index, result
+
+
+def _indexed(function, index, task):
+    torch.set_num_threads(1)
+    return index, function(task)
+
+
+class _one_thread:
+    """Restores this process's thread count after work that ran in it with one thread."""
+
+    def __enter__(self):
+        self.threads = torch.get_num_threads()
+
+    def __exit__(self, *_):
+        torch.set_num_threads(self.threads)

@@ -1,0 +1,28 @@
+"""Where things are: the repository, and the folders that a run writes to."""
+
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+NOTEBOOKS = REPOSITORY / "notebooks"
+PARAMS = REPOSITORY / "params"
+
+
+def output_root():
+    """Folder that holds runs/, results/ and figures/: FER_OUTPUT, or else the repository."""
+    return Path(os.environ.get("FER_OUTPUT") or REPOSITORY).resolve()
+
+
+def runs_folder(profile):
+    """Prepared data, checkpoints, generated faces and executed notebooks of a profile (not committed)."""
+    return output_root() / "runs" / profile
+
+
+def results_folder(profile):
+    """Small CSV and JSON files with the numbers that are claimed (committed)."""
+    return output_root() / "results" / profile
+
+
+def figures_folder(profile):
+    """Figures of a profile (committed); each is written by exactly one notebook."""
+    return output_root() / "figures" / profile
