@@ -1,0 +1,91 @@
+"""From a random identity to its expressions: the chain of the two GANs.
+
+Source: Gholipour Picha, Al Chanti, Caplier (2023): the first GAN draws an identity, the second imposes
+each expression on it.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fer_lib.errors import FerError
+from fer_lib.faces import Faces
+from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
+
+
+def latents(indices, *, seed, latent_size):
+    """The latent of each identity, which depends on (seed, index) alone: float32 [n, latent_size]."""
+    draws = [np.random.default_rng([seed, index]).standard_normal(latent_size) for index in indices]
+    return torch.from_numpy(np.array(draws, np.float32).reshape(-1, latent_size))
+
+
+@torch.inference_mode()
+def identities(generator, indices, *, seed, truncation=1.0, batch_size=64):
+    """Faces of random identities: float [n, C, H, W] in -1..1, on the generator's device.
+
+    generator : stylegan2.Generator. indices : ints, which identities of this seed. truncation : >= 0.
+    Raises FerError for a negative truncation.
+    """
+    if truncation < 0:
+        raise FerError(f"The truncation {truncation} is below 0: use 1 for the full variety, less for typical faces.")
+    device = next(generator.parameters()).device
+    z = latents(indices, seed=seed, latent_size=generator.latent_size)
+    parts = [generator(part.to(device), truncation=truncation, noise="fixed").clamp(-1, 1)
+             for part in z.split(batch_size)]
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def impose(generator, images, expression, *, batch_size=64):
+    """The faces `images`, float [n, C, H, W] in -1..1, with `expression` (a name) imposed by a StarGAN."""
+    code = ALL_EXPRESSIONS.index(expression)
+    parts = [generator(part, torch.full([len(part)], code, device=part.device)) for part in images.split(batch_size)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def generate(identity_gan, expression_gan, *, n_identities, seed, truncation=1.0, expressions=EXPRESSIONS):
+    """A balanced set of generated faces: every identity shows every expression once.
+
+    identity_gan, expression_gan : the two generators, on one device.
+    n_identities : int. seed : int; identity i of a seed is always the same person.
+    Returns Faces [n_identities * len(expressions)], sorted by identity, with the columns generator_seed
+    and truncation. Raises FerError for fewer than one identity.
+    """
+    if n_identities < 1:
+        raise FerError(f"{n_identities} identities were asked for: ask for at least one.")
+    people = identities(identity_gan, range(n_identities), seed=seed, truncation=truncation)
+    images = torch.stack([impose(expression_gan, people, name) for name in expressions], 1)
+    subjects = [f"g{seed}-{index:05d}" for index in range(n_identities)]
+    rows = [{"id": f"{subject}-{name}", "expression": name, "subject": subject, "domain": "",
+             "generator_seed": seed, "truncation": truncation} for subject in subjects for name in expressions]
+    return Faces(to_uint8(images.flatten(0, 1)), pd.DataFrame(rows), "generated")
+
+
+def to_uint8(images):
+    """Pixels 0..255, uint8 [...], from float in -1..1."""
+    return images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous().numpy()
+
+
+def nearest_faces(images, faces, *, coarse=12):
+    """The most similar face of a set for each given image, and what distance is usual within the set.
+
+    images : uint8 [n, C, H, W]. faces : Faces [m]. coarse : side in pixels to which all are averaged first.
+    Returns (uint8 [n, C, H, W], median distance of the images to their nearest face, median distance of the
+    set's faces to the nearest face of another subject, or another image where subjects are unknown).
+    Distances are root mean squared differences of pixels in 0..1.
+    """
+    given, known = _coarse(images, coarse), _coarse(np.asarray(faces.images), coarse)
+    distances = torch.cdist(given, known) / known.shape[1] ** 0.5
+    some = np.linspace(0, len(faces) - 1, min(len(faces), 500)).astype(int)
+    among = torch.cdist(known[some], known) / known.shape[1] ** 0.5
+    named = faces.subjects != ""
+    same = (faces.subjects[some][:, None] == faces.subjects[None, :]) & named[None, :]
+    same[np.arange(len(some)), some] = True
+    among[torch.from_numpy(same.astype(bool))] = torch.inf
+    near = distances.argmin(1).numpy()
+    return np.asarray(faces.images)[near], float(distances.amin(1).median()), float(among.amin(1).median())
+
+
+def _coarse(images, size):
+    pixels = torch.from_numpy(np.array(images)).float().div(255)
+    return torch.nn.functional.adaptive_avg_pool2d(pixels, size).flatten(1)

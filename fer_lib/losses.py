@@ -1,0 +1,60 @@
+"""GAN objectives, one formula per function; they know nothing of data, files or devices."""
+
+import torch
+import torch.nn.functional as F
+
+
+def non_saturating_discriminator(real_logits, fake_logits):
+    """softplus(-D(x)) + softplus(D(G(z))), mean over the batch. Source: Goodfellow et al. 2014."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def non_saturating_generator(fake_logits):
+    """softplus(-D(G(z))), mean over the batch. Source: Goodfellow et al. 2014, section 3."""
+    return F.softplus(-fake_logits).mean()
+
+
+def r1_penalty(discriminator, real, *, gamma):
+    """gamma/2 * E |grad_x D(x)|^2 on real images. Source: Mescheder et al. 2018, equation 9."""
+    real = real.detach().requires_grad_(True)
+    gradient, = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+    return gamma / 2 * gradient.square().sum([1, 2, 3]).mean()
+
+
+def wasserstein_gradient_penalty(critic, real, fake, mix):
+    """E (|grad_x D(x)|_2 - 1)^2 on points between real and fake images.
+
+    critic : image [B, C, H, W] -> scores of any shape. mix : float [B, 1, 1, 1] in 0..1.
+    Source: Gulrajani et al. 2017, equation 3; Choi et al. 2018, equation 8.
+    """
+    point = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
+    gradient, = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def stargan_discriminator(discriminator, real, label, fake, mix, *, weight_class=1.0, weight_gradient=10.0):
+    """StarGAN's discriminator loss. Source: Choi et al. 2018, equations 2, 5 and 8.
+
+    real, fake : float [B, C, H, W]; label : int64 [B], the real images' expressions.
+    Returns (loss, dict of its detached terms).
+    """
+    real_score, real_class = discriminator(real)
+    fake_score, _ = discriminator(fake)
+    terms = {"critic": fake_score.mean() - real_score.mean(), "class": F.cross_entropy(real_class, label),
+             "gradient": wasserstein_gradient_penalty(lambda x: discriminator(x)[0], real, fake, mix)}
+    loss = terms["critic"] + weight_class * terms["class"] + weight_gradient * terms["gradient"]
+    return loss, {name: term.detach() for name, term in terms.items()}
+
+
+def stargan_generator(generator, discriminator, real, label, target, *, weight_class=1.0, weight_cycle=10.0):
+    """StarGAN's generator loss. Source: Choi et al. 2018, equations 3, 4 and 6.
+
+    real : float [B, C, H, W]; label, target : int64 [B], the given and the wanted expressions.
+    Returns (loss, dict of its detached terms).
+    """
+    fake = generator(real, target)
+    fake_score, fake_class = discriminator(fake)
+    terms = {"critic": -fake_score.mean(), "class": F.cross_entropy(fake_class, target),
+             "cycle": F.l1_loss(generator(fake, label), real)}
+    loss = terms["critic"] + weight_class * terms["class"] + weight_cycle * terms["cycle"]
+    return loss, {name: term.detach() for name, term in terms.items()}

@@ -1,0 +1,84 @@
+"""The expression GAN: StarGAN, as the paper used it.
+
+Source: Choi et al., "StarGAN: Unified Generative Adversarial Networks for Multi-Domain Image-to-Image
+Translation", CVPR 2018 (arXiv 1711.09020), tables 4 and 5.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fer_lib.errors import FerError
+
+
+def _norm(channels):
+    return nn.InstanceNorm2d(channels, affine=True)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with instance normalisation, added to the input."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), _norm(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False), _norm(width))
+
+    def forward(self, x):
+        return x + self.main(x)
+
+
+class Generator(nn.Module):
+    """Imposes an expression on a face.
+
+    channels : 1 grey, 3 RGB. n_labels : number of expressions. conv_dim : channels of the first layer
+    (paper: 64). n_blocks : residual blocks at a quarter of the resolution (paper: 6).
+    """
+
+    def __init__(self, *, channels=1, n_labels=7, conv_dim=64, n_blocks=6):
+        super().__init__()
+        self.n_labels = n_labels
+        width = conv_dim
+        layers = [nn.Conv2d(channels + n_labels, width, 7, padding=3, bias=False), _norm(width), nn.ReLU()]
+        for _ in range(2):
+            layers += [nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=False), _norm(width * 2), nn.ReLU()]
+            width *= 2
+        layers += [ResidualBlock(width) for _ in range(n_blocks)]
+        for _ in range(2):
+            layers += [nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False),
+                       _norm(width // 2), nn.ReLU()]
+            width //= 2
+        layers += [nn.Conv2d(width, channels, 7, padding=3, bias=False), nn.Tanh()]
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, image, label):
+        """image : float [B, channels, H, W] in -1..1. label : int64 [B]. Returns the image with that expression."""
+        planes = F.one_hot(label, self.n_labels).to(image.dtype)[:, :, None, None]
+        return self.main(torch.cat([image, planes.expand(-1, -1, *image.shape[2:])], 1))
+
+
+class Discriminator(nn.Module):
+    """PatchGAN critic with a class head.
+
+    image_size : pixels, divisible by 2**n_layers. conv_dim : channels of the first layer (paper: 64).
+    n_layers : convolutions of stride 2; None takes the paper's 6, or as many as leave at least 2x2 features.
+    Raises FerError when the size is not divisible.
+    """
+
+    def __init__(self, *, image_size, channels=1, n_labels=7, conv_dim=64, n_layers=None):
+        super().__init__()
+        n_layers = n_layers or next(n for n in range(6, 0, -1) if image_size % 2**n == 0 and image_size // 2**n >= 2)
+        if image_size % 2**n_layers:
+            raise FerError(f"The image size {image_size} cannot be halved {n_layers} times: use fewer layers.")
+        layers, width = [nn.Conv2d(channels, conv_dim, 4, stride=2, padding=1), nn.LeakyReLU(0.01)], conv_dim
+        for _ in range(1, n_layers):
+            layers += [nn.Conv2d(width, width * 2, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
+            width *= 2
+        self.main = nn.Sequential(*layers)
+        self.critic = nn.Conv2d(width, 1, 3, padding=1, bias=False)
+        self.classify = nn.Conv2d(width, n_labels, image_size // 2**n_layers, bias=False)
+
+    def forward(self, image):
+        """image : float [B, channels, H, W] in -1..1. Returns (critic [B, 1, h, w], class logits [B, n_labels])."""
+        features = self.main(image)
+        return self.critic(features), self.classify(features).flatten(1)

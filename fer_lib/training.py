@@ -1,0 +1,284 @@
+"""Training of the two GANs: one resumable loop, and the step of each GAN.
+
+The random numbers of a step depend on (seed, step) alone, and a checkpoint is written whole or not at all;
+so a run that was killed and resumed ends, on the CPU, with the same weights as one that was not.
+"""
+
+import copy
+import hashlib
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from fer_lib import augment, engine, losses
+from fer_lib.errors import FerError
+from fer_lib.networks import stargan, stylegan2
+
+log = logging.getLogger(__name__)
+
+
+def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=2e-3, gamma=1.0,
+                       r1_interval=16, augmentation=("light", "shift", "cutout"), ema_kimg=5.0, device="auto",
+                       log_every=100, checkpoint_every=200):
+    """Train StyleGAN2 on `faces` and write generator.safetensors (its moving average) into `folder`.
+
+    faces : Faces [n]; expressions are not used. steps : int, generator updates.
+    image_options : dict of widths for stylegan2.Generator and Discriminator.
+    gamma : R1 weight. r1_interval : steps between two R1 penalties (lazy regularisation).
+    ema_kimg : half-life of the generator's moving average, in thousands of images, with a warm-up.
+    Returns the history: DataFrame, one row per `log_every` steps, with the mean of each loss term.
+    Source: Karras et al. 2020 (lazy R1: appendix B); Zhao et al. 2020 (DiffAugment).
+    """
+    device = engine.device(device)
+    options = {"image_size": faces.image_size, "channels": faces.channels, **(image_options or {})}
+    generator, discriminator = seeded(lambda: (stylegan2.Generator(**options),
+                                               stylegan2.Discriminator(**_shared(options))), seed, device)
+    optimisers = (adam(generator, lr=lr, betas=(0.0, 0.99)),
+                  adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=r1_interval))
+    ema = copy.deepcopy(generator).eval().requires_grad_(False)
+    images = torch.from_numpy(np.array(faces.images))
+
+    def see(image):
+        return discriminator(augment.diff_augment(image, policy=augmentation))
+
+    def step(number):
+        real = batch(images, batch_size, device)
+        latent = torch.randn(2, batch_size, generator.latent_size).to(device)
+        fake = generator(latent[0])
+        terms = {"generator": update(optimisers[0], losses.non_saturating_generator(see(fake)), generator)}
+        loss = losses.non_saturating_discriminator(see(real), see(generator(latent[1]).detach()))
+        terms["discriminator"] = update(optimisers[1], loss, discriminator)
+        if number % r1_interval == 0:
+            penalty = losses.r1_penalty(see, real, gamma=gamma) * r1_interval
+            terms["r1"] = update(optimisers[1], penalty, discriminator) / r1_interval
+        seen = (number + 1) * batch_size
+        follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
+        return terms
+
+    state = {"generator": generator, "discriminator": discriminator, "ema": ema,
+             "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
+    history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+                   log_every=log_every, checkpoint_every=checkpoint_every)
+    save_weights(ema, folder, name="generator", options=options, kind="stylegan2")
+    return history
+
+
+def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-4,
+                         discriminator_steps=5, weight_class=1.0, weight_cycle=10.0, weight_gradient=10.0,
+                         mirror=True, device="auto", log_every=50, checkpoint_every=100):
+    """Train StarGAN on `faces` (all seven expressions) and write generator.safetensors into `folder`.
+
+    faces : Faces [n], every expression present. steps : int, generator updates; each follows
+    `discriminator_steps` discriminator updates. image_options : dict with any of conv_dim, n_blocks, n_layers.
+    The learning rate falls to 0 over the second half. mirror : flip half of the images left-right.
+    Returns the history as in `train_identity_gan`.
+    Raises FerError when an expression has no image.
+    Source: Choi et al. 2018, sections 3 and 4; settings of Gholipour Picha et al. 2023.
+    """
+    empty = faces.counts().loc[lambda count: count == 0].index.tolist()
+    if empty:
+        raise FerError(f"The expression GAN needs images of all seven expressions; none shows {', '.join(empty)}.")
+    device = engine.device(device)
+    options = {"channels": faces.channels, **(image_options or {})}
+    critic_options = {"image_size": faces.image_size, **{k: v for k, v in options.items() if k != "n_blocks"}}
+    g_options = {k: v for k, v in options.items() if k != "n_layers"}
+    generator, discriminator = seeded(lambda: (stargan.Generator(**g_options),
+                                               stargan.Discriminator(**critic_options)), seed, device)
+    optimisers = [adam(network, lr=lr, betas=(0.5, 0.999)) for network in (generator, discriminator)]
+    images, labels = torch.from_numpy(np.array(faces.images)), torch.from_numpy(faces.codes)
+
+    def draw():
+        index = torch.randint(len(labels), [batch_size])
+        real = batch(images, batch_size, device, index=index)
+        if mirror:
+            real = augment.mirror(real)
+        target = labels[torch.randint(len(labels), [batch_size])]
+        return real, labels[index].to(device), target.to(device)
+
+    def step(number):
+        for optimiser in optimisers:
+            optimiser.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - number / steps))
+        for _ in range(discriminator_steps):
+            real, label, target = draw()
+            with torch.no_grad():
+                fake = generator(real, target)
+            loss, d_terms = losses.stargan_discriminator(
+                discriminator, real, label, fake, torch.rand(batch_size, 1, 1, 1).to(device),
+                weight_class=weight_class, weight_gradient=weight_gradient)
+            update(optimisers[1], loss, discriminator)
+        loss, g_terms = losses.stargan_generator(generator, discriminator, real, label, target,
+                                                 weight_class=weight_class, weight_cycle=weight_cycle)
+        update(optimisers[0], loss, generator)
+        return {f"discriminator_{k}": v for k, v in d_terms.items()} | {f"generator_{k}": v for k, v in g_terms.items()}
+
+    state = {"generator": generator, "discriminator": discriminator,
+             "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
+    history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+                   log_every=log_every, checkpoint_every=checkpoint_every)
+    save_weights(generator, folder, name="generator", options=g_options, kind="stargan")
+    return history
+
+
+def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every):
+    """Call step(number) for number = 0 .. steps - 1, with checkpoints, and return the history.
+
+    step : returns a dict of scalars. state : dict of everything with a state_dict that `step` changes.
+    folder : holds checkpoint.pt while training; a run that finds one goes on from it.
+    Returns DataFrame: step, seconds, images_per_second and the mean of each term since the row before.
+    """
+    folder, began = Path(folder), time.perf_counter()
+    engine.keep_memory()
+    start, rows, terms, spent = resume(folder, state)
+    with torch.random.fork_rng():
+        for number in range(start, steps):
+            torch.manual_seed(step_seed(seed, number))
+            terms.append({name: float(value) for name, value in step(number).items()})
+            done = number + 1
+            if done % log_every == 0 or done == steps:
+                seconds = spent + time.perf_counter() - began
+                rows.append(_row(done, seconds, terms, rows, batch_size))
+                terms = []
+                log.info("step %d of %d, %s", done, steps, _told(rows[-1], steps))
+            if done % checkpoint_every == 0 and done < steps:
+                _checkpoint(folder, state, done, rows, terms, spent + time.perf_counter() - began)
+    history = pd.DataFrame(rows)
+    history.to_csv(folder / "history.csv", index=False)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return history
+
+
+def _row(done, seconds, terms, rows, batch_size):
+    last = rows[-1] if rows else {"step": 0, "seconds": 0.0}
+    rate = (done - last["step"]) * batch_size / max(seconds - last["seconds"], 1e-9)
+    means = pd.DataFrame(terms).mean()  # a term that is computed now and then is averaged over those steps
+    return {"step": done, "seconds": round(seconds, 1), "images_per_second": round(rate, 1),
+            **{name: round(float(mean), 5) for name, mean in means.items()}}
+
+
+def _told(row, steps):
+    left = (steps - row["step"]) * row["seconds"] / row["step"]
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in row.items()
+                        if name not in ("step", "seconds", "images_per_second"))
+    return f"{row['images_per_second']:.0f} images/s, {left / 60:.1f} min left: {numbers}"
+
+
+def _checkpoint(folder, state, done, rows, terms, seconds):
+    partial = folder / "checkpoint.pt.partial"
+    torch.save({"state": {name: item.state_dict() for name, item in state.items()},
+                "done": done, "rows": rows, "terms": terms, "seconds": seconds}, partial)
+    os.replace(partial, folder / "checkpoint.pt")
+
+
+def resume(folder, state):
+    """Load folder/checkpoint.pt into `state`; returns (steps done, history rows, pending terms, seconds).
+
+    Raises FerError when the file is damaged.
+    """
+    path = Path(folder) / "checkpoint.pt"
+    if not path.is_file():
+        return 0, [], [], 0.0
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        for name, item in state.items():
+            item.load_state_dict(saved["state"][name])
+    except Exception as error:  # torch raises many types for a damaged file
+        raise FerError(f"The checkpoint {path} cannot be read: delete it to train from the start.") from error
+    log.info("resumed at step %d", saved["done"])
+    return saved["done"], saved["rows"], saved["terms"], saved["seconds"]
+
+
+def step_seed(seed, number):
+    """A seed for torch that depends on the run's seed and the step's number alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:8], "little") % 2**63
+
+
+def seeded(make, seed, device):
+    """The networks that make() returns, initialised from `seed`, on `device`, channels last."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        networks = make()
+    return tuple(network.to(device, memory_format=torch.channels_last) for network in networks)
+
+
+def adam(network, *, lr, betas, interval=None):
+    """Adam over a network's parameters; for a lazily regularised one, lr and betas are corrected.
+
+    Source: Karras et al. 2020, appendix B: c = interval / (interval + 1), lr * c, betas ** c.
+    """
+    if interval:
+        c = interval / (interval + 1)
+        lr, betas = lr * c, tuple(beta**c for beta in betas)
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=betas, eps=1e-8)
+
+
+def update(optimiser, loss, network):
+    """One optimiser step on `loss` for the parameters of `network`; returns the loss, detached."""
+    parameters = list(network.parameters())
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients):
+        parameter.grad = gradient
+    optimiser.step()
+    return loss.detach()
+
+
+@torch.no_grad()
+def follow(ema, network, *, keep):
+    """Move the parameters of `ema` towards those of `network`: ema = keep * ema + (1 - keep) * network."""
+    for old, new in zip(ema.parameters(), network.parameters()):
+        old.lerp_(new, 1 - keep)
+    for old, new in zip(ema.buffers(), network.buffers()):
+        old.copy_(new)
+
+
+def batch(images, batch_size, device, *, index=None):
+    """Random images [batch_size, C, H, W] as float in -1..1 from uint8 [n, C, H, W]."""
+    if index is None:
+        index = torch.randint(len(images), [batch_size])
+    return to_device(images[index], device)
+
+
+def to_device(images, device):
+    """Images uint8 [n, C, H, W], array or tensor, as float in -1..1 on `device`, channels last."""
+    images = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
+    return images.to(device).float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+
+
+def save_weights(network, folder, *, name, options, kind):
+    """Write a network as <name>.safetensors, with its kind and options in the file's metadata."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_file(tensors, Path(folder) / f"{name}.safetensors",
+              metadata={"kind": kind, **{key: str(value) for key, value in options.items()}})
+
+
+def load_generator(path, *, device="cpu"):
+    """The generator that `save_weights` wrote, in evaluation mode. Loading runs no code from the file.
+
+    Raises FerError when the file is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, "pt") as file:
+            options = dict(file.metadata())
+        kind = {"stylegan2": stylegan2.Generator, "stargan": stargan.Generator}[options.pop("kind")]
+        network = kind(**{key: int(value) for key, value in options.items()})
+        network.load_state_dict(load_file(path))
+    except Exception as error:  # safetensors and torch raise many types for a damaged file
+        raise FerError(f"{path} is not a generator of this compendium ({type(error).__name__}): train one with "
+                       "notebooks 02 and 03, or give the path of a generator.safetensors.") from error
+    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def _shared(options):
+    return {key: value for key, value in options.items() if key not in ("latent_size", "mapping_layers")}
+
+
+def load_history(folder):
+    """The history that `loop` wrote: DataFrame, one row per status interval."""
+    return pd.read_csv(Path(folder) / "history.csv")

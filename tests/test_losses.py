@@ -1,0 +1,51 @@
+"""GAN objectives against cases derived by hand."""
+
+import math
+
+import torch
+
+from fer_lib import augment, losses
+
+
+def test_undecided_discriminator_costs_two_log_two():
+    zero = torch.zeros(4)
+    assert math.isclose(losses.non_saturating_discriminator(zero, zero), 2 * math.log(2), rel_tol=1e-6)
+    assert math.isclose(losses.non_saturating_generator(zero), math.log(2), rel_tol=1e-6)
+
+
+def test_r1_of_a_linear_discriminator_is_its_squared_slope():
+    weight = torch.randn(1, 3, 4, 4)
+    penalty = losses.r1_penalty(lambda x: (x * weight).sum([1, 2, 3]), torch.randn(5, 3, 4, 4), gamma=3.0)
+    assert torch.isclose(penalty, 1.5 * weight.square().sum())
+
+
+def test_gradient_penalty_of_a_linear_critic_is_its_slope_minus_one_squared():
+    weight = torch.full((1, 1, 2, 2), 1.5)  # slope 3
+    real, fake = torch.randn(6, 1, 2, 2), torch.randn(6, 1, 2, 2)
+    penalty = losses.wasserstein_gradient_penalty(lambda x: (x * weight).sum([1, 2, 3]), real, fake,
+                                                  torch.rand(6, 1, 1, 1))
+    assert torch.isclose(penalty, torch.tensor(4.0))
+
+
+def test_the_identity_translation_has_no_cycle_loss():
+    real, label = torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
+    _, terms = losses.stargan_generator(lambda image, _: image, lambda x: (x.mean([1, 2, 3]), torch.zeros(2, 7)),
+                                        real, label, label.flip(0))
+    assert terms["cycle"] == 0 and math.isclose(terms["class"], math.log(7), rel_tol=1e-6)
+
+
+def test_augmentations_are_differentiable_and_keep_the_shape():
+    torch.manual_seed(0)
+    images = torch.randn(8, 1, 32, 32, requires_grad=True)
+    result = augment.diff_augment(images, policy=tuple(augment.AUGMENTATIONS))
+    gradient, = torch.autograd.grad(result.sum(), images)
+    assert result.shape == images.shape and gradient.abs().sum() > 0
+
+
+def test_shift_moves_whole_pixels_and_cutout_removes_a_square():
+    torch.manual_seed(0)
+    images = torch.zeros(16, 1, 32, 32)
+    images[:, :, 16, 16] = 1
+    assert torch.equal(augment.shift(images).sum([1, 2, 3]), torch.ones(16))
+    holes = (augment.cutout(torch.ones(200, 1, 32, 32)) == 0).sum([1, 2, 3])
+    assert holes.max() == 16 * 16 and holes.min() >= 8 * 8 - 16

@@ -1,0 +1,80 @@
+"""Laws of the two GANs' networks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fer_lib.errors import FerError
+from fer_lib.networks import stargan, stylegan2
+
+SMALL = {"channel_base": 256, "channel_max": 8}
+
+
+@pytest.mark.parametrize("image_size", [32, 48, 64, 96, 128, 192, 256])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_gans_take_every_size_and_channel_count(image_size, channels):
+    size = {"image_size": image_size, "channels": channels}
+    images = stylegan2.Generator(**size, **SMALL, latent_size=8)(torch.randn(2, 8))
+    assert images.shape == (2, channels, image_size, image_size)
+    assert stylegan2.Discriminator(**size, **SMALL)(images).shape == (2,)
+    changed = stargan.Generator(channels=channels, conv_dim=4, n_blocks=1)(images, torch.tensor([0, 6]))
+    assert changed.shape == images.shape and changed.abs().max() <= 1
+    critic, classes = stargan.Discriminator(conv_dim=4, **size)(images)
+    assert classes.shape == (2, 7) and critic.shape[:2] == (2, 1)
+
+
+@pytest.mark.parametrize("image_size", [20, 50, 2048])
+def test_a_size_the_gans_cannot_have_is_refused_by_name(image_size):
+    with pytest.raises(FerError, match=f"image size {image_size}"):
+        stylegan2.resolutions(image_size)
+
+
+@pytest.mark.parametrize("up", [1, 2])
+def test_modulation_equals_weights_scaled_and_normalised_per_image(up):
+    """Equations 1 and 3 of the paper, written with one explicit kernel per image."""
+    torch.manual_seed(0)
+    conv = stylegan2.ModulatedConv(3, 5, 3, latent_size=4, up=up).double()
+    x, w = torch.randn(2, 3, 6, 6).double(), torch.randn(2, 4).double()
+    result = conv(x, w)
+    for index in range(2):
+        weight = conv.weight * conv.gain * conv.style(w)[index][None, :, None, None]
+        weight = weight / (weight.square().sum([1, 2, 3], keepdim=True) + 1e-8).sqrt()
+        if up == 1:
+            expected = F.conv2d(x[index:index + 1], weight, padding=1)
+        else:
+            spread = F.conv_transpose2d(x[index:index + 1], weight.transpose(0, 1).flip([2, 3]), stride=2)
+            expected = stylegan2.low_pass(spread, padding=1, gain=4.0)
+        assert torch.allclose(result[index:index + 1], expected, atol=1e-9)
+
+
+def test_a_fresh_layer_keeps_the_variance_of_its_input():
+    torch.manual_seed(0)
+    x = torch.randn(64, 32, 16, 16)
+    y = stylegan2.Conv(32, 32, 3)(x)
+    assert 0.8 < y.square().mean() < 1.2
+
+
+def test_low_pass_keeps_a_constant_image_inside():
+    x = torch.full((1, 2, 8, 8), 3.0)
+    assert torch.allclose(stylegan2.low_pass(x, up=2, gain=4.0)[:, :, 2:-2, 2:-2], torch.tensor(3.0))
+    assert torch.allclose(stylegan2.low_pass(x, down=2)[:, :, 1:-1, 1:-1], torch.tensor(3.0))
+
+
+def test_truncation_zero_gives_everybody_the_mean_face():
+    generator = stylegan2.Generator(image_size=32, latent_size=8, **SMALL).eval()
+    images = generator(torch.randn(3, 8), truncation=0.0, noise="none")
+    assert torch.allclose(images[0], images[1]) and torch.allclose(images[0], images[2])
+
+
+def test_identical_images_have_no_minibatch_deviation():
+    same = stylegan2.minibatch_deviation(torch.ones(4, 2, 3, 3))[:, -1]
+    varied = stylegan2.minibatch_deviation(torch.randn(4, 2, 3, 3))[:, -1]
+    assert same.max() < 1e-3 < varied.min()
+
+
+def test_the_label_changes_the_translation():
+    torch.manual_seed(0)
+    generator = stargan.Generator(conv_dim=4, n_blocks=1)
+    image = torch.randn(1, 1, 32, 32)
+    one, two = generator(image, torch.tensor([0])), generator(image, torch.tensor([1]))
+    assert not torch.allclose(one, two)

@@ -1,0 +1,131 @@
+"""Laws of GAN training: resume is exact, weights load without running code, bad input is named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fer_lib import generation, training
+from fer_lib.errors import FerError
+from fer_lib.faces import Faces
+from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
+
+SIZES = {"identity": {"channel_base": 256, "channel_max": 8, "latent_size": 8},
+         "expression": {"conv_dim": 4, "n_blocks": 1}}
+TRAIN = {"identity": training.train_identity_gan, "expression": training.train_expression_gan}
+
+
+def make_faces(n=28, channels=1):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"id": [str(index) for index in range(n)], "subject": "", "domain": "",
+                          "expression": [ALL_EXPRESSIONS[index % 7] for index in range(n)]})
+    return Faces(rng.integers(0, 256, (n, channels, 32, 32), dtype=np.uint8), table, "rendered")
+
+
+def train(gan, folder, *, steps=4, **options):
+    folder.mkdir(exist_ok=True)
+    return TRAIN[gan](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan], device="cpu",
+                      log_every=2, **options)
+
+
+def weights(folder):
+    return training.load_generator(folder / "generator.safetensors").state_dict()
+
+
+@pytest.mark.parametrize("gan", TRAIN)
+def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, tmp_path, monkeypatch):
+    train(gan, tmp_path / "whole", checkpoint_every=1)
+    killed = {"update": 0}
+    update = training.update
+
+    def update_and_die(*arguments):
+        killed["update"] += 1
+        if killed["update"] == 7:
+            raise KeyboardInterrupt
+        return update(*arguments)
+
+    monkeypatch.setattr(training, "update", update_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(gan, tmp_path / "killed", checkpoint_every=1)
+    monkeypatch.setattr(training, "update", update)
+    assert (tmp_path / "killed" / "checkpoint.pt").is_file()
+    history = train(gan, tmp_path / "killed", checkpoint_every=1)
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
+    losses = [name for name in history if "second" not in name]
+    expected = training.load_history(tmp_path / "whole")[losses]
+    pd.testing.assert_frame_equal(history[losses], expected)
+
+
+@pytest.mark.parametrize("gan", TRAIN)
+def test_the_seed_decides_the_weights(gan, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(gan, tmp_path / name, steps=1, seed=seed)
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+def test_training_leaves_the_callers_random_state_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train("identity", tmp_path / "run", steps=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_damaged_checkpoint_or_generator_is_named(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(FerError, match="checkpoint.pt"):
+        train("identity", tmp_path)
+    (tmp_path / "generator.safetensors").write_bytes(b"not weights")
+    with pytest.raises(FerError, match="generator.safetensors"):
+        training.load_generator(tmp_path / "generator.safetensors")
+    with pytest.raises(FerError, match="missing.safetensors"):
+        training.load_generator(tmp_path / "missing.safetensors")
+
+
+def test_the_expression_gan_needs_every_expression(tmp_path):
+    faces = make_faces().of(EXPRESSIONS)
+    with pytest.raises(FerError, match="neutral"):
+        training.train_expression_gan(faces, tmp_path, steps=1, device="cpu")
+
+
+def test_lazy_regularisation_corrects_the_optimiser():
+    optimiser = training.adam(torch.nn.Linear(1, 1), lr=0.01, betas=(0.0, 0.99), interval=16)
+    assert optimiser.defaults["lr"] == pytest.approx(0.01 * 16 / 17)
+    assert optimiser.defaults["betas"][1] == pytest.approx(0.99 ** (16 / 17))
+
+
+@pytest.fixture(scope="module")
+def gans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gans")
+    for gan in TRAIN:
+        train(gan, folder / gan, steps=1)
+    return [training.load_generator(folder / gan / "generator.safetensors") for gan in TRAIN]
+
+
+def test_generated_faces_are_balanced_and_decided_by_the_seed(gans):
+    one, again, other = (generation.generate(*gans, n_identities=5, seed=seed) for seed in (3, 3, 4))
+    assert one.origin == "generated" and len(one) == 30
+    assert set(one.table.groupby("subject")["expression"].nunique()) == {6}
+    assert one.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_an_identity_does_not_depend_on_how_many_are_drawn(gans):
+    few, many = (generation.generate(*gans, n_identities=n, seed=0) for n in (2, 70))
+    assert np.abs(few.images.astype(int) - many.images[:12]).max() <= 1  # rounding of another batch size
+    assert (few.table["id"] == many.table["id"][:12]).all()
+
+
+def test_bad_numbers_are_refused(gans):
+    with pytest.raises(FerError, match="at least one"):
+        generation.generate(*gans, n_identities=0, seed=0)
+    with pytest.raises(FerError, match="truncation"):
+        generation.identities(gans[0], [0], seed=0, truncation=-1)
+
+
+def test_a_copied_face_is_nearest_to_itself():
+    faces = make_faces()
+    nearest, distance, usual = generation.nearest_faces(faces.images[3:5], faces)
+    assert np.array_equal(nearest, faces.images[3:5]) and distance < 1e-6 < usual
