@@ -4,13 +4,21 @@ Source: Gholipour Picha, Al Chanti, Caplier (2023): the first GAN draws an ident
 each expression on it.
 """
 
+import logging
+import math
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
 
+from fer_lib import engine
 from fer_lib.errors import FerError
-from fer_lib.faces import Faces
+from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
+from fer_lib.training import load_generator
+
+log = logging.getLogger(__name__)
 
 
 def latents(indices, *, seed, latent_size):
@@ -89,3 +97,23 @@ def nearest_faces(images, faces, *, coarse=12):
 def _coarse(images, size):
     pixels = torch.from_numpy(np.array(images)).float().div(255)
     return torch.nn.functional.adaptive_avg_pool2d(pixels, size).flatten(1)
+
+
+def identities_needed(largest_ratio, n_real):
+    """Identities per seed so that every expression has enough faces for the largest ratio of a study."""
+    return max(1, math.ceil(largest_ratio * n_real / len(EXPRESSIONS)))
+
+
+def make_bank(identity_folder, expression_folder, folder, *, n_identities, seeds, truncation, device="auto"):
+    """Write into `folder` the faces that a study draws from: `n_identities` people for each of `seeds`.
+
+    identity_folder, expression_folder : where the two generator.safetensors lie. Other arguments: see `generate`.
+    """
+    device = engine.device(device)
+    gans = [load_generator(Path(path) / "generator.safetensors", device=device)
+            for path in (identity_folder, expression_folder)]
+    parts = []
+    for seed in seeds:
+        parts.append(generate(*gans, n_identities=n_identities, seed=seed, truncation=truncation))
+        log.info("generated %d faces of seed %d", len(parts[-1]), seed)
+    concatenate(parts).save(folder)

@@ -49,7 +49,7 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
         return discriminator(augment.diff_augment(image, policy=augmentation))
 
     def step(number):
-        real = batch(images, batch_size, device)
+        real = to_device(images[torch.randint(len(images), [batch_size])], device)
         latent = torch.randn(2, batch_size, generator.latent_size).to(device)
         fake = generator(latent[0])
         terms = {"generator": update(optimisers[0], losses.non_saturating_generator(see(fake)), generator)}
@@ -72,12 +72,13 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
 
 def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-4,
                          discriminator_steps=5, weight_class=1.0, weight_cycle=10.0, weight_gradient=10.0,
-                         mirror=True, device="auto", log_every=50, checkpoint_every=100):
+                         mirror=True, balanced=True, device="auto", log_every=50, checkpoint_every=100):
     """Train StarGAN on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
     faces : Faces [n], every expression present. steps : int, generator updates; each follows
     `discriminator_steps` discriminator updates. image_options : dict with any of conv_dim, n_blocks, n_layers.
     The learning rate falls to 0 over the second half. mirror : flip half of the images left-right.
+    balanced : draw every expression equally often, however rare it is; False draws every image equally often.
     Returns the history as in `train_identity_gan`.
     Raises FerError when an expression has no image.
     Source: Choi et al. 2018, sections 3 and 4; settings of Gholipour Picha et al. 2023.
@@ -93,14 +94,14 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
                                                stargan.Discriminator(**critic_options)), seed, device)
     optimisers = [adam(network, lr=lr, betas=(0.5, 0.999)) for network in (generator, discriminator)]
     images, labels = torch.from_numpy(np.array(faces.images)), torch.from_numpy(faces.codes)
+    chances = (1 / labels.bincount()[labels].double()) if balanced else torch.ones(len(labels), dtype=torch.double)
 
     def draw():
-        index = torch.randint(len(labels), [batch_size])
-        real = batch(images, batch_size, device, index=index)
+        index, other = torch.multinomial(chances, 2 * batch_size, replacement=True).split(batch_size)
+        real = to_device(images[index], device)
         if mirror:
             real = augment.mirror(real)
-        target = labels[torch.randint(len(labels), [batch_size])]
-        return real, labels[index].to(device), target.to(device)
+        return real, labels[index].to(device), labels[other].to(device)
 
     def step(number):
         for optimiser in optimisers:
@@ -235,13 +236,6 @@ def follow(ema, network, *, keep):
         old.lerp_(new, 1 - keep)
     for old, new in zip(ema.buffers(), network.buffers()):
         old.copy_(new)
-
-
-def batch(images, batch_size, device, *, index=None):
-    """Random images [batch_size, C, H, W] as float in -1..1 from uint8 [n, C, H, W]."""
-    if index is None:
-        index = torch.randint(len(images), [batch_size])
-    return to_device(images[index], device)
 
 
 def to_device(images, device):
