@@ -30,14 +30,15 @@ EYE_SEARCH_SIDE = 160
 
 
 def centre_square(image, image_size):
-    """The central square of a Pillow image at image_size x image_size, antialiased; untouched if it is that."""
+    """The central square of a Pillow image at image_size x image_size, antialiased; as it is if that size."""
     if image.size == (image_size, image_size):
         return image
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((image_size, image_size), Image.Resampling.BICUBIC,
-                        box=(left, top, left + side, top + side))
+    return image.resize(
+        (image_size, image_size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ def load_detectors():
     """The detectors that come with OpenCV; FerError where it has none (OpenCV 5)."""
     folder = Path(getattr(getattr(cv2, "data", None), "haarcascades", ""))
     if not hasattr(cv2, "CascadeClassifier") or not (folder / FACE_CASCADE).is_file():
-        raise FerError(f"OpenCV {cv2.__version__} has no face cascades: install opencv-python-headless>=4.10,<5, "
-                       "or set align to False for pictures that are cropped already.")
-    return Detectors(cv2.CascadeClassifier(str(folder / FACE_CASCADE)),
-                     cv2.CascadeClassifier(str(folder / EYE_CASCADE)))
+        raise FerError(
+            f"OpenCV {cv2.__version__} has no face cascades: install opencv-python-headless>=4.10,<5, "
+            "or set align to False for pictures that are cropped already."
+        )
+    return Detectors(
+        cv2.CascadeClassifier(str(folder / FACE_CASCADE)), cv2.CascadeClassifier(str(folder / EYE_CASCADE))
+    )
 
 
 def align(images, *, image_size, detectors=None):
@@ -89,9 +93,10 @@ def align_image(image, *, image_size, detectors):
 def find_face(grey, detectors):
     """(x, y, side) in pixels of the largest face in a grey picture uint8 [H, W], or None."""
     # No histogram equalisation: with it, dark-skinned faces on a light ground were missed.
-    scale = DETECTION_SIDE / max(grey.shape)            # small pictures are enlarged: the cascade needs 24 pixels
-    resized = cv2.resize(grey, None, fx=scale, fy=scale,
-                         interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    scale = DETECTION_SIDE / max(grey.shape)  # small pictures are enlarged: the cascade needs 24 pixels
+    resized = cv2.resize(
+        grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    )
     boxes = detectors.face.detectMultiScale(resized, 1.1, 3, minSize=(60, 60))
     if len(boxes) == 0:
         return None
@@ -111,7 +116,7 @@ def find_eyes(grey, box, detectors):
     top, bottom = round(0.18 * EYE_SEARCH_SIDE), round(0.58 * EYE_SEARCH_SIDE)
     centres = []
     for left in (0, EYE_SEARCH_SIDE // 2):
-        quarter = face[top:bottom, left:left + EYE_SEARCH_SIDE // 2]
+        quarter = face[top:bottom, left : left + EYE_SEARCH_SIDE // 2]
         boxes = detectors.eyes.detectMultiScale(quarter, 1.05, 4, minSize=(EYE_SEARCH_SIDE // 9,) * 2)
         if len(boxes) == 0:
             return None
@@ -125,7 +130,7 @@ def find_eyes(grey, box, detectors):
 def usual_eyes(box):
     """Where the eyes are in a face's box on average, as `find_eyes` returns them."""
     x, y, side = box
-    return (x + 0.31 * side, y + 0.39 * side), (x + 0.69 * side, y + 0.39 * side)
+    return (x + 0.315 * side, y + 0.405 * side), (x + 0.685 * side, y + 0.405 * side)
 
 
 def crop_by_eyes(image, left_eye, right_eye, *, image_size):
@@ -137,11 +142,15 @@ def crop_by_eyes(image, left_eye, right_eye, *, image_size):
     """
     (x0, y0), (x1, y1) = left_eye, right_eye
     distance = np.hypot(x1 - x0, y1 - y0)
-    native = max(image_size, int(np.ceil(distance / EYE_DISTANCE)))     # turned at full size, then reduced
+    native = max(image_size, int(np.ceil(distance / EYE_DISTANCE)))  # turned at full size, then reduced
     zoom = native * EYE_DISTANCE / distance
-    turn = cv2.getRotationMatrix2D(((x0 + x1) / 2, (y0 + y1) / 2), np.degrees(np.arctan2(y1 - y0, x1 - x0)), zoom)
+    turn = cv2.getRotationMatrix2D(
+        ((x0 + x1) / 2, (y0 + y1) / 2), np.degrees(np.arctan2(y1 - y0, x1 - x0)), zoom
+    )
     turn[:, 2] += (native - 1) / 2 - (x0 + x1) / 2, EYE_HEIGHT * (native - 1) - (y0 + y1) / 2
-    crop = cv2.warpAffine(image, turn, (native, native), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    crop = cv2.warpAffine(
+        image, turn, (native, native), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
     return np.asarray(centre_square(Image.fromarray(crop), image_size))
 
 

@@ -41,17 +41,32 @@ NAMES = {
 ORDERS = {
     "study": dict(enumerate(ALL_EXPRESSIONS)),
     "fer2013": dict(enumerate(("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"))),
-    "raf_db": dict(enumerate(
-        ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"), start=1)),
-    "ck_plus": dict(enumerate(
-        ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise"))),
-    "affectnet": dict(enumerate(
-        ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt",
-         "none", "uncertain", "no_face"))),
+    "raf_db": dict(
+        enumerate(("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"), start=1)
+    ),
+    "ck_plus": dict(
+        enumerate(("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise"))
+    ),
+    "affectnet": dict(
+        enumerate(
+            (
+                "neutral",
+                "happiness",
+                "sadness",
+                "surprise",
+                "fear",
+                "disgust",
+                "anger",
+                "contempt",
+                "none",
+                "uncertain",
+                "no_face",
+            )
+        )
+    ),
     "oulu_casia": dict(enumerate(EXPRESSIONS, start=1)),
     # The folders of the authors' StarGAN in alphabetical order, which is how torchvision numbers them.
-    "stargan": dict(enumerate(
-        ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"))),
+    "stargan": dict(enumerate(("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"))),
 }
 """Data set -> {its number: canonical name}. The same number means different things in different sets."""
 
@@ -76,8 +91,10 @@ def expression(name_or_code, dataset=None):
     is_text = isinstance(name_or_code, str)
     name = _CANONICAL.get(name_or_code.strip().lower()) if is_text else None
     if name is None:
-        known = "; ".join(f"{name} ({', '.join(spellings[1:])})" if spellings[1:] else name
-                          for name, spellings in NAMES.items())
+        known = "; ".join(
+            f"{name} ({', '.join(spellings[1:])})" if spellings[1:] else name
+            for name, spellings in NAMES.items()
+        )
         raise FerError(f"unknown expression {name_or_code!r}; known names: {known}")
     return name
 
@@ -97,8 +114,10 @@ def codes(names):
 
 def _from_number(number, dataset):
     if dataset is None:
-        raise FerError(f"expression number {number} means different things in different data sets; "
-                       f"say which numbering applies: {', '.join(ORDERS)}")
+        raise FerError(
+            f"expression number {number} means different things in different data sets; "
+            f"say which numbering applies: {', '.join(ORDERS)}"
+        )
     order = ORDERS[dataset]
     if number not in order:
         known = ", ".join(f"{key} {name}" for key, name in order.items())

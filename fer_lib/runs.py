@@ -166,7 +166,8 @@ def build(workspace, kind, *, params, inputs, code, make):
 def code_fingerprint(modules):
     """SHA-256 over the code of `modules` and of everything they import from fer_lib.
 
-    Comments, docstrings and layout do not count: only what is executed does.
+    Comments, docstrings and layout do not count: only what is executed does, and the files in a module's
+    folder assets/.
     """
     found, waiting = {}, list(modules)
     while waiting:
@@ -176,6 +177,8 @@ def code_fingerprint(modules):
             continue
         tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
         found[name] = ast.dump(tree)
+        if (path.parent / "assets").is_dir():
+            found[f"{name} assets"] = fingerprint(path.parent / "assets")
         waiting += _imports(tree)
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 

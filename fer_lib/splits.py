@@ -49,7 +49,7 @@ def split(faces, *, n_train_per_class, n_validation_per_class, n_test_per_class,
     rng = np.random.default_rng(seed)
     free = rng.permutation(np.unique(groups))
     chosen = {}
-    for part in ("test", "validation", "train"):        # the scarcest pictures go where the claim is measured
+    for part in ("test", "validation", "train"):  # the scarcest pictures go where the claim is measured
         taken = _draw_groups(free, groups, expressions, counts[part], part=part)
         free = free[~np.isin(free, taken)]
         chosen[part] = _draw_images(np.isin(groups, taken), expressions, counts[part], rng=rng)
@@ -95,10 +95,12 @@ def remove_near_duplicates(faces):
     several = rows.groupby("group")["code"].transform("size") > 1
     disagree = rows.groupby("group")["code"].transform("nunique") > 1
     repeats = rows.duplicated("group") & ~disagree
-    notes = {"pictures compared": int((faces.subjects == "").sum()),
-             "groups of near-duplicates": int(rows.loc[several, "group"].nunique()),
-             "repeats removed": int(repeats.sum()),
-             "removed because labels disagree": int(disagree.sum())}
+    notes = {
+        "pictures compared": int((faces.subjects == "").sum()),
+        "groups of near-duplicates": int(rows.loc[several, "group"].nunique()),
+        "repeats removed": int(repeats.sum()),
+        "removed because labels disagree": int(disagree.sum()),
+    }
     return faces.select(~(repeats | disagree).to_numpy()), notes
 
 
@@ -119,12 +121,16 @@ def audit(parts):
         if a.startswith("test") and b.startswith("test"):
             continue
         for check, n_a, n_b, shared in _compare(parts[a], parts[b], described[a], described[b]):
-            report.append({"check": check, "part_a": a, "part_b": b, "n_a": n_a, "n_b": n_b, "found": len(shared)})
+            report.append(
+                {"check": check, "part_a": a, "part_b": b, "n_a": n_a, "n_b": n_b, "found": len(shared)}
+            )
             if shared:
                 leaks.append(f"{a} and {b} share {_plural(len(shared), check)}, the first is {shared[0]}")
     if leaks:
-        raise LeakError(f"{'; '.join(leaks)}: divide with splits.split, "
-                        "after splits.remove_near_duplicates where subjects are unknown.")
+        raise LeakError(
+            f"{'; '.join(leaks)}: divide with splits.split, "
+            "after splits.remove_near_duplicates where subjects are unknown."
+        )
     return pd.DataFrame(report)
 
 
@@ -144,12 +150,16 @@ def _check_totals(expressions, groups, counts, *, pool):
         if found == 0:
             raise FerError(f"There is no image of {name}: every part needs all of {', '.join(EXPRESSIONS)}.")
         if found < needed:
-            raise FerError(f"There are {found} images of {name} but the parts need {needed}: "
-                           "lower n_train_per_class, n_validation_per_class or n_test_per_class.")
+            raise FerError(
+                f"There are {found} images of {name} but the parts need {needed}: "
+                "lower n_train_per_class, n_validation_per_class or n_test_per_class."
+            )
     n_groups, n_parts = len(np.unique(groups)), len(counts) + bool(pool)
     if n_groups < n_parts:
-        raise FerError(f"{_plural(n_groups, 'subject')} cannot be divided into {n_parts} parts that share none: "
-                       f"read faces of at least {n_parts} subjects.")
+        raise FerError(
+            f"{_plural(n_groups, 'subject')} cannot be divided into {n_parts} parts that share none: "
+            f"read faces of at least {n_parts} subjects."
+        )
 
 
 def _draw_groups(free, groups, expressions, count, *, part):
@@ -160,14 +170,16 @@ def _draw_groups(free, groups, expressions, count, *, part):
             held[group][EXPRESSIONS.index(name)] += 1
     lacking, taken = np.full(len(EXPRESSIONS), count), []
     for group in free:
-        if (held[group][lacking > 0] > 0).any():        # leaves those of no use here to the other parts
+        if (held[group][lacking > 0] > 0).any():  # leaves those of no use here to the other parts
             taken.append(group)
             lacking -= held[group]
     if (lacking > 0).any():
         short = int(np.argmax(lacking))
         raise FerError(
-            f"The part {part} needs {count} images of {EXPRESSIONS[short]} but the {_plural(len(free), 'subject')} "
-            f"left for it hold {count - lacking[short]}: lower n_{part}_per_class or read more subjects.")
+            f"The part {part} needs {count} images of {EXPRESSIONS[short]} "
+            f"but {count - lacking[short]} are left for it, of {_plural(len(free), 'subject')}: "
+            f"lower n_{part}_per_class or read more subjects."
+        )
     return np.array(taken)
 
 
@@ -181,8 +193,10 @@ def _pool(mask, expressions):
     """Indices of the pool; FerError when it lacks one of the six, a warning when it lacks neutral."""
     missing = [name for name in EXPRESSIONS if not (mask & (expressions == name)).any()]
     if missing:
-        raise FerError(f"Nothing of {', '.join(missing)} is left for the GANs' pool: "
-                       "lower n_train_per_class, n_validation_per_class or n_test_per_class.")
+        raise FerError(
+            f"Nothing of {', '.join(missing)} is left for the GANs' pool: "
+            "lower n_train_per_class, n_validation_per_class or n_test_per_class."
+        )
     if not (mask & (expressions == "neutral")).any():
         logger.warning("the GANs' pool has no neutral face")
     return np.flatnonzero(mask)
@@ -197,15 +211,24 @@ def _compare(faces_a, faces_b, described_a, described_b):
     subjects_a, subjects_b = set(faces_a.subjects) - {""}, set(faces_b.subjects) - {""}
     yield "same subject", len(subjects_a), len(subjects_b), sorted(subjects_a & subjects_b)
     ids_a, ids_b = faces_a.table["id"].to_numpy(), faces_b.table["id"].to_numpy()
-    for check, pairs in (("same pixels", _same_pixels(faces_a.images, faces_b.images)),
-                         ("near-duplicate", duplicates.find(described_a, described_b, correlation=duplicates.LEAK))):
+    for check, pairs in (
+        ("same pixels", _same_pixels(faces_a.images, faces_b.images)),
+        ("near-duplicate", duplicates.find(described_a, described_b, correlation=duplicates.LEAK)),
+    ):
         shared = [f"{ids_a[a]} = {ids_b[b]}" for a, b in zip(pairs["a"], pairs["b"], strict=True)]
         yield check, len(faces_a), len(faces_b), shared
 
 
 def _same_pixels(images_a, images_b):
     """DataFrame a, b: indices of pictures with the same SHA-256 of their pixels."""
-    hashes = [pd.DataFrame({side: np.arange(len(images)), "hash": [
-        hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images]}, dtype=object)
-        for side, images in (("a", images_a), ("b", images_b))]
+    hashes = [
+        pd.DataFrame(
+            {
+                side: np.arange(len(images)),
+                "hash": [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images],
+            },
+            dtype=object,
+        )
+        for side, images in (("a", images_a), ("b", images_b))
+    ]
     return hashes[0].merge(hashes[1], on="hash")[["a", "b"]].astype(int)

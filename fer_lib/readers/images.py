@@ -30,8 +30,18 @@ from fer_lib.faces import Faces
 logger = logging.getLogger(__name__)
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, struct.error, zlib.error,
-                   zipfile.BadZipFile, Image.DecompressionBombError)
+DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)
 CHUNK = 64
 
 
@@ -67,8 +77,10 @@ class Source:
         """The names that end like a picture; FerError when there is none."""
         found = [name for name in self.names if name.lower().endswith(IMAGE_ENDINGS)]
         if not found:
-            raise FerError(f"{self.root} holds no picture ({', '.join(IMAGE_ENDINGS)}); "
-                           "set the data root to the data set's folder")
+            raise FerError(
+                f"{self.root} holds no picture ({', '.join(IMAGE_ENDINGS)}); "
+                "set the data root to the data set's folder"
+            )
         return found
 
 
@@ -127,8 +139,9 @@ def gather(source, rows, *, image_size, channels, align=False, notes=None):
     """
     notes = dict(notes or {})
     rows = keep_studied(rows, notes=notes, root=source.root)
-    pixels, found = _decode_all(source, [row["file"] for row in rows],
-                                image_size=image_size, channels=channels, align=align)
+    pixels, found = _decode_all(
+        source, [row["file"] for row in rows], image_size=image_size, channels=channels, align=align
+    )
     if align:
         notes["no face found, centre square kept"] = sum(status == "none" for status in found)
         notes["face found without eyes"] = sum(status == "face" for status in found)
@@ -143,8 +156,10 @@ def keep_studied(rows, *, notes, root):
     present = {row["expression"] for row in rows}
     missing = [name for name in labels.EXPRESSIONS if name not in present]
     if missing:
-        raise FerError(f"{root} has no picture of {', '.join(missing)}; "
-                       f"each of the six expressions needs one (found: {', '.join(sorted(present)) or 'none'})")
+        raise FerError(
+            f"{root} has no picture of {', '.join(missing)}; "
+            f"each of the six expressions needs one (found: {', '.join(sorted(present)) or 'none'})"
+        )
     return rows
 
 
@@ -171,12 +186,16 @@ def _decode_all(source, names, *, image_size, channels, align):
     found = [""] * len(names)
 
     def decode_chunk(start):
-        detectors = alignment.load_detectors() if align else None     # a cascade is not safe across threads
+        detectors = alignment.load_detectors() if align else None  # a cascade is not safe across threads
         for index in range(start, min(start + CHUNK, len(names))):
             name = names[index]
             pixels[index], found[index] = decode(
-                source.read(name), image_size=image_size, channels=channels,
-                name=source.root / name, detectors=detectors)
+                source.read(name),
+                image_size=image_size,
+                channels=channels,
+                name=source.root / name,
+                detectors=detectors,
+            )
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         jobs = [threads.submit(decode_chunk, start) for start in range(0, len(names), CHUNK)]

@@ -17,7 +17,9 @@ logger = logging.getLogger(__name__)
 CK_PLUS_NAME = re.compile(r"(?P<subject>S\d{3})_(?P<sequence>\d{3})_(?P<frame>\d{8})")
 JAFFE_NAME = re.compile(r"(?P<subject>[A-Z]{2})\.(?P<label>[A-Z]{2})(?P<take>\d)\.\d+ ?")
 KDEF_NAME = re.compile(r"(?P<session>[AB])(?P<subject>[FM]\d{2})(?P<label>[A-Z]{2})(?P<angle>FL|HL|S|HR|FR)")
-RAFD_NAME = re.compile(r"Rafd(?P<angle>\d{3})_(?P<subject>\d{2})_[A-Za-z]+_[a-z]+_(?P<label>[a-z]+)_(?P<gaze>[a-z]+)")
+RAFD_NAME = re.compile(
+    r"Rafd(?P<angle>\d{3})_(?P<subject>\d{2})_[A-Za-z]+_[a-z]+_(?P<label>[a-z]+)_(?P<gaze>[a-z]+)"
+)
 OULU_PATH = re.compile(r"(?:.*/)?(?P<light>[^/]+)/(?P<subject>P\d{3})/(?P<label>[^/]+)/(?P<frame>\d+)\.\w+")
 
 
@@ -64,7 +66,9 @@ def read_kdef(root, *, image_size, channels, align=False, angles=("S",)):
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align, notes=notes)
 
 
-def read_rafd(root, *, image_size, channels, align=False, angles=("090",), gazes=("frontal", "left", "right")):
+def read_rafd(
+    root, *, image_size, channels, align=False, angles=("090",), gazes=("frontal", "left", "right")
+):
     """RaFD: `Rafd090_01_Caucasian_female_angry_frontal.jpg` is subject 01, angry, seen from the front.
 
     angles : camera angles kept, of 000, 045, 090 (front), 135, 180; gazes : directions of
@@ -78,7 +82,7 @@ def read_rafd(root, *, image_size, channels, align=False, angles=("090",), gazes
     rows = _keep(rows, "angle", angles, what="other angles left out", notes=notes, root=root)
     rows = _keep(rows, "gaze", gazes, what="other gazes left out", notes=notes, root=root)
     for row in rows:
-        row["subject"] = f"rafd_{row['subject']}"       # a bare number could be another set's subject too
+        row["subject"] = f"rafd_{row['subject']}"  # a bare number could be another set's subject too
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align, notes=notes)
 
 
@@ -95,9 +99,11 @@ def read_oulu_casia(root, *, image_size, channels, align=False, lights=("Strong"
     sequences, notes = _oulu_sequences(source), {}
     rows = []
     for frames in sequences.values():
-        neutral, peak = frames[:first], frames[max(first, len(frames) - last):]
+        neutral, peak = frames[:first], frames[max(first, len(frames) - last) :]
         rows += [row | {"expression": "neutral"} for row in neutral] + peak
-        notes["other frames left out"] = notes.get("other frames left out", 0) + len(frames) - len(neutral) - len(peak)
+        notes["other frames left out"] = (
+            notes.get("other frames left out", 0) + len(frames) - len(neutral) - len(peak)
+        )
     rows = _keep(rows, "light", lights, what="other lights left out", notes=notes, root=root)
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align, notes=notes)
 
@@ -112,10 +118,13 @@ def _named_rows(source, pattern, example):
         else:
             rows.append(_row(source, name, match.groupdict()))
     if not rows:
-        raise FerError(f"{source.root / strange[0]} is not named as expected, {example}; "
-                       f"no picture in {source.root} is")
+        raise FerError(
+            f"{source.root / strange[0]} is not named as expected, {example}; no picture in {source.root} is"
+        )
     if strange:
-        logger.warning("%d names do not fit %s, the first is %s", len(strange), example, source.root / strange[0])
+        logger.warning(
+            "%d names do not fit %s, the first is %s", len(strange), example, source.root / strange[0]
+        )
     return rows, ({"names not understood, left out": len(strange)} if strange else {})
 
 
@@ -144,7 +153,7 @@ def _oulu_sequences(source):
     """{folder of a sequence: its rows in order of frames}."""
     sequences = defaultdict(list)
     for name in source.images():
-        match = OULU_PATH.fullmatch(f"{source.root.name}/{name}")      # root may be the light's folder itself
+        match = OULU_PATH.fullmatch(f"{source.root.name}/{name}")  # root may be the light's folder itself
         if match is None:
             raise FerError(f"{source.root / name} is not laid out as expected, Strong/P001/Anger/000.jpeg")
         sequences[PurePosixPath(name).parent].append(_row(source, name, match.groupdict()))

@@ -57,7 +57,11 @@ def read_raf_db(root, *, image_size, channels, align=False, aligned=True):
     Source: Li, Deng, Du (2017), "Reliable crowdsourcing and deep locality-preserving learning".
     """
     source = images.open_source(root)
-    lists = [name for name in source.names if name.endswith(("list_patition_label.txt", "list_partition_label.txt"))]
+    lists = [
+        name
+        for name in source.names
+        if name.endswith(("list_patition_label.txt", "list_partition_label.txt"))
+    ]
     if not lists:
         raise FerError(f"{root} lacks list_patition_label.txt, the list of RAF-DB's labels")
     by_name = {PurePosixPath(name).name: name for name in source.images()}
@@ -70,8 +74,15 @@ def read_raf_db(root, *, image_size, channels, align=False, aligned=True):
         file = f"{Path(picture).stem}_aligned.jpg" if aligned else picture
         if file not in by_name:
             raise FerError(f"{where}: {file} is not in {root}; copy the data set again")
-        rows.append({"file": by_name[file], "expression": label, "subject": "", "domain": "wild",
-                     "usage": picture.split("_")[0]})
+        rows.append(
+            {
+                "file": by_name[file],
+                "expression": label,
+                "subject": "",
+                "domain": "wild",
+                "usage": picture.split("_")[0],
+            }
+        )
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align)
 
 
@@ -84,8 +95,10 @@ def read_affectnet(root, *, image_size, channels, align=False):
     Source: Mollahosseini, Hasani, Mahoor (2017), "AffectNet".
     """
     source = images.open_source(root)
-    rows = [{"file": name, "expression": folder_label(source, name, "affectnet"), "subject": "", "domain": "wild"}
-            for name in source.images()]
+    rows = [
+        {"file": name, "expression": folder_label(source, name, "affectnet"), "subject": "", "domain": "wild"}
+        for name in source.images()
+    ]
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align)
 
 
@@ -108,8 +121,14 @@ def read_csv(root, *, image_size, channels, align=False):
         if not (path.parent / file).is_file():
             raise FerError(f"{where}: {path.parent / file} does not exist; paths are relative to the CSV")
         seen.add(file)
-        rows.append({"file": file, "expression": _labelled(record["expression"], None, where),
-                     "subject": record["subject"].strip(), "domain": (record.get("domain") or "").strip()})
+        rows.append(
+            {
+                "file": file,
+                "expression": _labelled(record["expression"], None, where),
+                "subject": record["subject"].strip(),
+                "domain": (record.get("domain") or "").strip(),
+            }
+        )
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align)
 
 
@@ -122,19 +141,23 @@ def folder_label(source, name, dataset=None):
 
 def csv_records(source, name, required):
     """(line number, dict) of a CSV's rows; FerError naming file and line for a wrong column."""
-    csv.field_size_limit(1 << 24)                                      # a row of FER2013 is longer than the default
+    csv.field_size_limit(1 << 24)  # a row of FER2013 is longer than the default
     lines = csv.reader(io.StringIO(source.text(name), newline=""))
-    header = [column.strip() for column in next(lines, [])]            # one Kaggle copy writes " pixels"
+    header = [column.strip() for column in next(lines, [])]  # one Kaggle copy writes " pixels"
     missing = [column for column in required if column not in header]
     if missing:
-        raise FerError(f"{source.root / name}, line 1: no column {', '.join(missing)}; "
-                       f"expected {', '.join(required)}, found {', '.join(header) or 'nothing'}")
+        raise FerError(
+            f"{source.root / name}, line 1: no column {', '.join(missing)}; "
+            f"expected {', '.join(required)}, found {', '.join(header) or 'nothing'}"
+        )
     for record in lines:
         if not record:
             continue
         if len(record) != len(header):
-            raise FerError(f"{source.root / name}, line {lines.line_num}: {len(record)} values, "
-                           f"expected {len(header)} ({', '.join(header)})")
+            raise FerError(
+                f"{source.root / name}, line {lines.line_num}: {len(record)} values, "
+                f"expected {len(header)} ({', '.join(header)})"
+            )
         yield lines.line_num, dict(zip(header, record, strict=True))
 
 
@@ -160,8 +183,15 @@ def _part_label_rows(source, usages):
     for name in source.images():
         parts = PurePosixPath(name).parts
         part = parts[-3] if len(parts) >= 3 else ""
-        rows.append({"file": name, "expression": folder_label(source, name, "fer2013"), "subject": "",
-                     "domain": "wild", "usage": FER2013_PARTS.get(part.lower(), part)})
+        rows.append(
+            {
+                "file": name,
+                "expression": folder_label(source, name, "fer2013"),
+                "subject": "",
+                "domain": "wild",
+                "usage": FER2013_PARTS.get(part.lower(), part),
+            }
+        )
     notes = {}
     keep = _wanted([row["usage"] for row in rows], usages, notes=notes, where=source.root)
     return notes, [row for row, kept in zip(rows, keep, strict=True) if kept]
@@ -176,8 +206,15 @@ def _read_pixel_table(source, name, usages):
         if usage.lower() not in FER2013_PARTS:
             raise FerError(f"{where}: Usage is {usage!r}; expected Training, PublicTest or PrivateTest")
         pixels.append(_parse_pixels(record["pixels"], where))
-        rows.append({"file": f"{usage}_{line:06d}", "expression": _labelled(record["emotion"], "fer2013", where),
-                     "subject": "", "domain": "wild", "usage": FER2013_PARTS[usage.lower()]})
+        rows.append(
+            {
+                "file": f"{usage}_{line:06d}",
+                "expression": _labelled(record["emotion"], "fer2013", where),
+                "subject": "",
+                "domain": "wild",
+                "usage": FER2013_PARTS[usage.lower()],
+            }
+        )
     notes = {}
     keep = _wanted([row["usage"] for row in rows], usages, notes=notes, where=source.root / name)
     rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
@@ -214,13 +251,16 @@ def _wanted(found, usages, *, notes, where):
 def _resize(squares, image_size, channels):
     """uint8 [n, C, S, S] from grey uint8 [n, 48, 48]."""
     if squares.shape[1] != image_size:
-        squares = np.stack([np.asarray(alignment.centre_square(Image.fromarray(square), image_size))
-                            for square in squares])
+        squares = np.stack(
+            [np.asarray(alignment.centre_square(Image.fromarray(square), image_size)) for square in squares]
+        )
     return np.repeat(squares[:, None], channels, axis=1)
 
 
 def _picture_and_label(line, where):
     parts = line.split()
     if len(parts) != 2:
-        raise FerError(f"{where}: {line.strip()!r}; expected a file name and a number, as in 'train_0001.jpg 5'")
+        raise FerError(
+            f"{where}: {line.strip()!r}; expected a file name and a number, as in 'train_0001.jpg 5'"
+        )
     return parts[0], _labelled(parts[1], "raf_db", where)

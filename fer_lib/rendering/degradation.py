@@ -48,7 +48,10 @@ def compress(image, quality):
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     for k, table in enumerate((BRIGHTNESS_STEPS, COLOUR_STEPS, COLOUR_STEPS)):
         steps = np.clip(np.floor((table * scale + 50) / 100), 1, 255)
-        planes[k] = _quantise(planes[k], steps) if k == 0 else _quantise(_halve(planes[k]), steps).repeat(2, 0).repeat(2, 1)
+        if k == 0:
+            planes[k] = _quantise(planes[k], steps)
+        else:
+            planes[k] = _quantise(_halve(planes[k]), steps).repeat(2, 0).repeat(2, 1)
     return _to_rgb(planes)[:size, :size]
 
 

@@ -12,7 +12,8 @@ ACTION_UNITS = {
     "6": {"cheekSquint*": 1, "eyeSquint*": 0.25}, "7": {"eyeSquint*": 1},
     "9": {"noseSneer*": 1.1, "browDown*": 0.35, "cheekSquint*": 0.25},
     "10": {"mouthUpperUp*": 1, "noseSneer*": 0.25}, "12": {"mouthSmile*": 1}, "14": {"mouthDimple*": 1},
-    "15": {"mouthFrown*": 1.15}, "16": {"mouthLowerDown*": 1}, "17": {"mouthShrugLower": 1, "mouthShrugUpper": 0.3},
+    "15": {"mouthFrown*": 1.15}, "16": {"mouthLowerDown*": 1},
+    "17": {"mouthShrugLower": 1, "mouthShrugUpper": 0.3},
     "18": {"mouthPucker": 1}, "20": {"mouthStretch*": 1.2}, "22": {"mouthFunnel": 1},
     # mouthPress alone lifts the corners into a smile, hence the frown beside it.
     "23": {"mouthPress*": 0.35, "mouthFrown*": 0.4, "mouthRollLower": 0.45, "mouthRollUpper": 0.2},
@@ -25,10 +26,12 @@ ACTION_UNITS = {
 VARIANTS = {
     "anger": (
         (0.45, {"4": 0.95, "5": 0.5, "7": 0.8, "23": 0.85}, {"17": 0.3, "24": 0.3, "9": 0.12, "15": 0.12}),
-        (0.30, {"4": 0.95, "7": 0.75, "10": 0.5, "25": 0.8, "26": 0.4}, {"5": 0.4, "9": 0.3, "16": 0.3, "22": 0.2}),
+        (0.30, {"4": 0.95, "7": 0.75, "10": 0.5, "25": 0.8, "26": 0.4},
+         {"5": 0.4, "9": 0.3, "16": 0.3, "22": 0.2}),
         (0.25, {"4": 0.9, "7": 0.6, "24": 0.8, "17": 0.5}, {"5": 0.3, "15": 0.25})),
     "disgust": (
-        (0.55, {"9": 0.95, "15": 0.4, "16": 0.45}, {"4": 0.35, "7": 0.35, "17": 0.35, "10": 0.4, "25": 0.3, "6": 0.3}),
+        (0.55, {"9": 0.95, "15": 0.4, "16": 0.45},
+         {"4": 0.35, "7": 0.35, "17": 0.35, "10": 0.4, "25": 0.3, "6": 0.3}),
         (0.45, {"10": 0.9, "17": 0.5, "15": 0.4}, {"9": 0.5, "4": 0.35, "7": 0.4, "25": 0.35, "43": 0.08})),
     "fear": (
         (0.50, {"1": 0.9, "2": 0.75, "4": 0.6, "5": 0.9, "20": 0.8, "25": 0.7}, {"7": 0.3, "26": 0.3}),
@@ -45,8 +48,9 @@ VARIANTS = {
         (0.30, {"1": 0.9, "2": 0.9, "5": 0.7, "27": 0.8}, {})),
     "neutral": ((1.0, {}, {}),),
 }
-DISTRACTORS = ("1", "2", "4", "5", "6", "7", "10", "12", "14", "15", "17", "18", "20", "23", "25", "26", "28", "43")
-# Lowest intensity drawn, mean number of unrelated actions / 2, asymmetry. The same face shows less in the wild.
+DISTRACTORS = ("1", "2", "4", "5", "6", "7", "10", "12", "14", "15", "17", "18", "20", "23", "25", "26",
+               "28", "43")
+# Lowest intensity drawn, mean number of unrelated actions / 2, asymmetry: a face shows less in the wild.
 INTENSITY_FROM = {"lab": 0.7, "wild": 0.6}
 DISTRACTION = {"lab": 0.15, "wild": 0.2}
 ASYMMETRY = {"lab": 0.08, "wild": 0.1}

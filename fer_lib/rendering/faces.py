@@ -10,7 +10,7 @@ from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS
 from fer_lib.rendering.degradation import degrade
 from fer_lib.rendering.expression import draw_expression
-from fer_lib.rendering.head import BODY, stream
+from fer_lib.rendering.head import BODY, LEFT_EYE, RIGHT_EYE, TONGUE, UPPER_TEETH, stream
 from fer_lib.rendering.identity import draw_identity
 from fer_lib.rendering.shading import SUPERSAMPLING, render, see
 from fer_lib.rendering.shot import draw_shot
@@ -48,13 +48,13 @@ def render_faces(subjects, *, takes, domain, expressions=ALL_EXPRESSIONS, seed=0
     subjects : ints, from 0, each once. takes : pictures per subject and expression.
     domain, seed, image_size : as in render_image. channels : 1 (grey) or 3 (RGB).
     jobs, progress : as in engine.map; progress counts subjects.
-    Returns Faces of origin "rendered", in the order subject, expression, take, with the columns id, expression,
-    subject, domain, take and intensity (what the expression was drawn with; 0 for neutral).
+    Returns Faces of origin "rendered", in the order subject, expression, take, with the columns id,
+    expression, subject, domain, take and intensity (what the expression was drawn with; 0 for neutral).
     Raises FerError as render_image does, and when nothing is asked for.
     """
     subjects, expressions = [int(subject) for subject in subjects], tuple(expressions)
     if not subjects or not expressions or takes < 1 or len(set(subjects)) < len(subjects):
-        raise FerError("Rendering needs at least one subject, one expression and one take, each subject once.")
+        raise FerError("Rendering needs at least one subject, each once, one expression and one take.")
     if channels not in (1, 3):
         raise FerError(f"Pictures have 1 or 3 channels, not {channels}.")
     _check(subjects, expressions, range(takes), domain, image_size)
@@ -63,7 +63,8 @@ def render_faces(subjects, *, takes, domain, expressions=ALL_EXPRESSIONS, seed=0
     rows = [None] * len(tasks)
     for index, (pictures, table) in engine.map(_render_subject, tasks, jobs=jobs, progress=progress):
         images[index], rows[index] = pictures, table
-    return Faces(images=images.reshape(-1, *images.shape[2:]), table=pd.DataFrame(sum(rows, [])), origin="rendered")
+    table = pd.DataFrame([row for part in rows for row in part])
+    return Faces(images=images.reshape(-1, *images.shape[2:]), table=table, origin="rendered")
 
 
 def render_takes(subject, expression, domain, *, takes, shot_of, seed=0, image_size=64, channels=1):
@@ -115,8 +116,8 @@ def _render_subject(task):
             image, face = _picture(identity, (subject, expression, take, domain, seed), image_size)
             name = f"s{seed}-{subject:04d}"
             pictures.append(image)
-            rows.append({"id": f"{domain}-{name}-{expression}-{take:02d}", "expression": expression, "subject": name,
-                         "domain": domain, "take": take, "intensity": face.intensity})
+            rows.append({"id": f"{domain}-{name}-{expression}-{take:02d}", "expression": expression,
+                         "subject": name, "domain": domain, "take": take, "intensity": face.intensity})
     return to_channels(np.stack(pictures), channels), rows
 
 
@@ -141,8 +142,9 @@ def _shot_key(key, shot_of):
 
 def _near(view, region):
     """Parts without skin that belong to a region: eyeballs, teeth and tongue."""
-    eye = (view.material == 1) | (view.material == 2)
-    return {"eyes": eye, "mouth": (view.material >= 3) & (view.material <= 5)}.get(region, np.zeros(len(eye), bool))
+    eye = (view.material == LEFT_EYE) | (view.material == RIGHT_EYE)
+    oral = (view.material >= UPPER_TEETH) & (view.material <= TONGUE)
+    return {"eyes": eye, "mouth": oral}.get(region, np.zeros(len(eye), bool))
 
 
 def _check(subjects, expressions, takes, domain, image_size):
@@ -151,7 +153,8 @@ def _check(subjects, expressions, takes, domain, image_size):
         raise FerError(f"Built-in faces have no domain {domain!r}: known are {', '.join(DOMAINS)}.")
     for expression in expressions:
         if expression not in ALL_EXPRESSIONS:
-            raise FerError(f"Built-in faces have no expression {expression!r}: known are {', '.join(ALL_EXPRESSIONS)}.")
+            raise FerError(f"Built-in faces have no expression {expression!r}: "
+                           f"known are {', '.join(ALL_EXPRESSIONS)}.")
     for name, numbers in (("subject", subjects), ("take", takes)):
         for number in numbers:
             if not isinstance(number, Integral) or number < 0:

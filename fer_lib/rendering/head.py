@@ -59,7 +59,8 @@ def _parts(triangles, material, vertices):
     """Triangles by the layer they are drawn in; int32 [triangles, 3] each."""
     upper_lash = vertices[triangles, 1].mean(1) > UPPER_LID_HEIGHT
     chosen = {"solid": material <= RIGHT_EYE, "body": material == BODY, "hair": material == HAIR,
-              "oral": (material >= UPPER_TEETH) & (material <= TONGUE), "lashes": (material == LASH) & upper_lash}
+              "oral": (material >= UPPER_TEETH) & (material <= TONGUE),
+              "lashes": (material == LASH) & upper_lash}
     return {name: np.ascontiguousarray(triangles[rows], dtype=np.int32) for name, rows in chosen.items()}
 
 
@@ -76,7 +77,8 @@ def _widen_strands(vertices, triangles):
 def _sparse_targets(names, targets):
     """Targets move a seventh of the vertices on average: keep only those."""
     moved = [np.flatnonzero(target.any(1)) for target in targets]
-    return {name: (rows, target[rows].astype(np.float64)) for name, rows, target in zip(names, moved, targets)}
+    return {name: (rows, target[rows].astype(np.float64))
+            for name, rows, target in zip(names, moved, targets)}
 
 
 def deform(vertices, weights):
@@ -102,7 +104,8 @@ def stream(name, *key):
 def _noise_cells():
     """float32 [8, 32768]: the eight corner values of each cell of a periodic 32^3 lattice."""
     lattice = stream("lattice").random((32, 32, 32)).astype(np.float32)
-    corners = [np.roll(lattice, (-i, -j, -k), (0, 1, 2)).ravel() for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+    corners = [np.roll(lattice, (-i, -j, -k), (0, 1, 2)).ravel()
+               for i in (0, 1) for j in (0, 1) for k in (0, 1)]
     return np.stack(corners)
 
 

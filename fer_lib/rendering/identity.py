@@ -17,12 +17,14 @@ PALEST = (0.95, 0.83, 0.76)
 HAIR_COLOURS = {
     "african": ((0.05, 0.045, 0.045), (0.08, 0.06, 0.05)),
     "asian": ((0.06, 0.05, 0.05), (0.12, 0.09, 0.08)),
-    "caucasian": ((0.12, 0.09, 0.07), (0.30, 0.20, 0.12), (0.45, 0.32, 0.19), (0.70, 0.56, 0.36), (0.45, 0.22, 0.12)),
+    "caucasian": ((0.12, 0.09, 0.07), (0.30, 0.20, 0.12), (0.45, 0.32, 0.19),
+                  (0.70, 0.56, 0.36), (0.45, 0.22, 0.12)),
 }
 IRIS_COLOURS = {
     "african": ((0.18, 0.11, 0.07), (0.24, 0.15, 0.09)),
     "asian": ((0.22, 0.13, 0.08), (0.28, 0.17, 0.10)),
-    "caucasian": ((0.35, 0.22, 0.12), (0.30, 0.42, 0.55), (0.35, 0.45, 0.30), (0.45, 0.35, 0.20), (0.45, 0.52, 0.58)),
+    "caucasian": ((0.35, 0.22, 0.12), (0.30, 0.42, 0.55), (0.35, 0.45, 0.30),
+                  (0.45, 0.35, 0.20), (0.45, 0.52, 0.58)),
 }
 # Opposite directions of one feature; a person gets one of the two.
 OPPOSITES = (("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"), ("concave", "convex"),
@@ -33,12 +35,13 @@ UNUSED = ("head-trans", "neck-trans", "nose-trans-in", "mouth-trans-in", "eye-pu
 # Largest weight by feature; the last entry that matches a target's name counts.
 LIMITS = (("nose", 0.55), ("mouth", 0.45), ("eye", 0.45), ("chin", 0.5), ("cheek", 0.55), ("head", 0.4),
           ("forehead", 0.5), ("ear", 0.5), ("neck", 0.35), ("eyebrows", 0.5), ("eye-trans", 0.25),
-          ("eye-height", 0.4), ("eye-corner", 0.4), ("eyefold", 0.5), ("epicanthus", 0.5), ("mouth-trans", 0.4),
-          ("nose-trans", 0.3), ("prognathism", 0.35), ("neck-", 0.3), ("eye-bag", 0.5), ("mouth-angles", 0.15),
-          ("lowerlip-middle", 0.3), ("upperlip-middle", 0.3), ("lowerlip-ext", 0.3), ("upperlip-ext", 0.3),
+          ("eye-height", 0.4), ("eye-corner", 0.4), ("eyefold", 0.5), ("epicanthus", 0.5),
+          ("mouth-trans", 0.4), ("nose-trans", 0.3), ("prognathism", 0.35), ("neck-", 0.3), ("eye-bag", 0.5),
+          ("mouth-angles", 0.15), ("lowerlip-middle", 0.3), ("upperlip-middle", 0.3),
+          ("lowerlip-ext", 0.3), ("upperlip-ext", 0.3),
           ("mouth-scale-vert", 0.4), ("jaw-drop", 0.3), ("nubian", 0.35), ("laugh", 0.5))
-OUTLINES = ("head-diamond", "head-invertedtriangular", "head-oval", "head-rectangular", "head-round", "head-square",
-            "head-triangular")
+OUTLINES = ("head-diamond", "head-invertedtriangular", "head-oval", "head-rectangular", "head-round",
+            "head-square", "head-triangular")
 # The base mesh rests slightly sad; without this, neutral faces read as sadness.
 REST = {"mouthSmileLeft": 0.14, "mouthSmileRight": 0.14, "browInnerUp": -0.12}
 
@@ -55,7 +58,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Skin:
-    """colour, lips : display RGB; the rest are strengths in about [0, 1]; offset : float32 [3], noise cells."""
+    """colour, lips : display RGB; offset : float32 [3], noise cells; the rest : strengths, about 0 to 1."""
 
     colour: np.ndarray
     lips: np.ndarray
@@ -72,7 +75,7 @@ class Skin:
 
 @dataclass(frozen=True)
 class Brows:
-    """A curve in base-mesh decimetres: from inner to outer |x| at height, tilted, arched, with a thickness."""
+    """A curve in base-mesh decimetres: from inner to outer |x| at height; colour : display RGB."""
 
     colour: np.ndarray
     inner: float
@@ -135,8 +138,8 @@ def draw_identity(subject, *, seed=0):
 def _draw_person(rng):
     shares = rng.dirichlet([0.35, 0.35, 0.35])
     male = rng.beta(5, 1.2) if rng.random() < 0.5 else rng.beta(1.2, 5)
-    return Person(ancestry=dict(zip(ANCESTRIES, shares)), main=ANCESTRIES[int(shares.argmax())], male=float(male),
-                  old=float(np.clip(rng.beta(1.1, 2.2), 0, 0.95)))
+    return Person(ancestry=dict(zip(ANCESTRIES, shares)), main=ANCESTRIES[int(shares.argmax())],
+                  male=float(male), old=float(np.clip(rng.beta(1.1, 2.2), 0, 0.95)))
 
 
 def _shape_weights(person, rng):
@@ -167,7 +170,8 @@ def _macro_weights(person, rng):
 
 def _tent(position):
     """Shares of min, average and max at a position in [0, 1]; they sum to 1."""
-    return {"min": max(0, 1 - 2 * position), "average": 1 - abs(2 * position - 1), "max": max(0, 2 * position - 1)}
+    return {"min": max(0, 1 - 2 * position), "average": 1 - abs(2 * position - 1),
+            "max": max(0, 2 * position - 1)}
 
 
 def _local_weights(rng):
@@ -195,14 +199,15 @@ def _feature_pairs():
 
 def _draw_skin(person, rng):
     light = person.main == "caucasian"
-    colour = np.clip(_choose(SKIN_TONES[person.main], rng) * np.exp(rng.normal(0, 0.05) + rng.normal(0, 0.02, 3)),
-                     0.1, PALEST)
+    tone = _choose(SKIN_TONES[person.main], rng)
+    colour = np.clip(tone * np.exp(rng.normal(0, 0.05) + rng.normal(0, 0.02, 3)), 0.1, PALEST)
     lips = colour * (0.88, 0.72, 0.70) * np.exp(rng.normal(0, 0.06))
     if person.male < 0.5:
         lips = lips + rng.uniform(0, 0.09) * np.array([0.8, -0.6, -0.3])
     lash = rng.uniform(0.15, 0.4) if person.male > 0.5 else rng.uniform(0.35, 0.75)
     return Skin(colour=_colour(colour), lips=_colour(np.clip(lips, 0.05, 0.95)), lash=_value(lash),
-                specular=_value(rng.uniform(0.1, 0.35)), mottle=_value(rng.uniform(0.10, 0.35) + 0.15 * person.old),
+                specular=_value(rng.uniform(0.1, 0.35)),
+                mottle=_value(rng.uniform(0.10, 0.35) + 0.15 * person.old),
                 blush=_value(rng.uniform(0, 0.6) * (person.main != "african")),
                 socket=_value(rng.uniform(0.05, 0.35) + 0.15 * person.old),
                 freckles=_value(rng.uniform(0.3, 0.8) * (light and rng.random() < 0.3)),
@@ -230,7 +235,8 @@ def _draw_brows(person, hair, rng):
     return Brows(colour=_colour(hair.colour * 0.6 * np.exp(rng.normal(0, 0.2)) + 0.02),
                  inner=_value(rng.uniform(0.09, 0.14)), outer=_value(rng.uniform(0.50, 0.57)),
                  height=_value(7.475 + rng.uniform(-0.015, 0.025)), tilt=_value(rng.uniform(-0.03, 0.03)),
-                 arch=_value(rng.uniform(0, 0.06)), thickness=_value(thickness), density=_value(rng.uniform(0.6, 1.3)))
+                 arch=_value(rng.uniform(0, 0.06)), thickness=_value(thickness),
+                 density=_value(rng.uniform(0.6, 1.3)))
 
 
 def _draw_style(rng):
@@ -244,7 +250,7 @@ def _draw_style(rng):
 
 
 def hair_cover(x, y, z, hair):
-    """Share of scalp hair at base-mesh points, without its fringe noise. Each float [n]. Returns float [n]."""
+    """Share of scalp hair at base-mesh points, without fringe noise. Each float [n]. Returns float [n]."""
     side = np.abs(x)
     top = smoothstep(-0.1, 0.25, y - hair.line + 0.35 * smoothstep(0.3, 0.85, side) * hair.temple)
     return np.maximum(top, smoothstep(0.9, 0.5, z) * smoothstep(hair.side, hair.side + 0.3, y))

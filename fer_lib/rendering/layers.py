@@ -125,5 +125,5 @@ def _draw_long_hair(canvas, head, identity):
         return ~(window & (z > 0.25)) & (y >= hair.length + 1.2 * edge)
 
     canvas.draw(head.triangles["hair"], keep=frames_the_face)
-    # The inside of the hull lies behind the face: it needs no window, and one would show the ground through it.
+    # The inside of the hull lies behind the face: a window in it would show the ground.
     canvas.draw(np.ascontiguousarray(head.triangles["hair"][:, ::-1]), keep=hangs)

@@ -30,26 +30,28 @@ def rasterise(points, triangles, width, *, double_sided=False):
     """
     chosen, box, edges = _set_up(points, triangles, width, double_sided)
     count, px, py = _box_pixels(box)
-    first, second = (np.repeat(a, count) * px + np.repeat(b, count) * py + np.repeat(c, count) for a, b, c in edges)
+    first, second = (np.repeat(a, count) * px + np.repeat(b, count) * py + np.repeat(c, count)
+                     for a, b, c in edges)
     inside = np.flatnonzero((first >= 0) & (second >= 0) & (first + second <= 1))
     local = np.repeat(np.arange(len(chosen)), count)[inside]
     first, second = first[inside], second[inside]
     weights = np.stack([first, second, 1 - first - second], 1).astype(np.float32)
     pixel = (py[inside] * width + px[inside]).astype(np.intp)
-    corner_depth = points[triangles[chosen], 2][local]
-    depth = weights[:, 0] * corner_depth[:, 0] + weights[:, 1] * corner_depth[:, 1] + weights[:, 2] * corner_depth[:, 2]
+    corner = points[triangles[chosen], 2][local]
+    depth = weights[:, 0] * corner[:, 0] + weights[:, 1] * corner[:, 1] + weights[:, 2] * corner[:, 2]
     return _keep_nearest(pixel, depth, chosen[local], weights, width)
 
 
 def _set_up(points, triangles, width, double_sided):
-    """Triangles that can cover a pixel centre: indices, pixel boxes, and (a, b, c) of the first two barycentric
-    coordinates a x + b y + c."""
+    """Triangles that can cover a pixel centre: indices, pixel boxes, and (a, b, c) of the first two
+    barycentric coordinates a x + b y + c."""
     x, y = points[:, 0].astype(np.float64) - 0.5, points[:, 1].astype(np.float64) - 0.5
     (ax, bx, cx), (ay, by, cy) = x[triangles.T], y[triangles.T]
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
     x0, x1 = np.ceil(np.minimum(np.minimum(ax, bx), cx)), np.floor(np.maximum(np.maximum(ax, bx), cx))
     y0, y1 = np.ceil(np.minimum(np.minimum(ay, by), cy)), np.floor(np.maximum(np.maximum(ay, by), cy))
-    x0, y0, x1, y1 = np.maximum(x0, 0), np.maximum(y0, 0), np.minimum(x1, width - 1), np.minimum(y1, width - 1)
+    x0, y0 = np.maximum(x0, 0), np.maximum(y0, 0)
+    x1, y1 = np.minimum(x1, width - 1), np.minimum(y1, width - 1)
     facing = np.abs(area) > 1e-9 if double_sided else area < -1e-9
     chosen = np.flatnonzero(facing & (x1 >= x0) & (y1 >= y0))
     ax, bx, cx, ay, by, cy = (v[chosen] for v in (ax, bx, cx, ay, by, cy))
@@ -64,7 +66,8 @@ def _box_pixels(box):
     x0, y0, x1, y1 = box
     wide, high = (x1 - x0 + 1).astype(np.int32), (y1 - y0 + 1).astype(np.int32)
     count = wide * high
-    within = np.arange(count.sum(), dtype=np.int32) - np.repeat(np.cumsum(count, dtype=np.int32) - count, count)
+    before = np.cumsum(count, dtype=np.int32) - count
+    within = np.arange(count.sum(), dtype=np.int32) - np.repeat(before, count)
     columns = np.repeat(wide, count)
     row = within // columns
     return count, np.repeat(x0, count) + (within - row * columns), np.repeat(y0, count) + row

@@ -30,12 +30,13 @@ def render(identity, expression, shot, image_size):
         specular += _highlight(view.normal, light, surface.specular)
     ambient = shot.ambient[:, None] * (np.float32(0.825) + np.float32(0.175) * view.normal[1])
     light = diffuse * (np.float32(0.4) + np.float32(0.6) * occlusion) + ambient * occlusion
-    gloss = specular * surface.specular * np.where(surface.specular > GLOSSY, np.float32(0.7), np.float32(0.22))
+    shine = np.where(surface.specular > GLOSSY, np.float32(0.7), np.float32(0.22))
+    gloss = specular * surface.specular * shine
     return _compose(surface.colour * light + gloss * occlusion, view.pixel, shot, image_size)
 
 
 def see(identity, expression, shot, image_size):
-    """Deform, place and draw. Returns (View at SUPERSAMPLING times the size, positions float32 [vertices, 3])."""
+    """Deform, place and draw. Returns (View at SUPERSAMPLING times the size, positions [vertices, 3])."""
     width = image_size * SUPERSAMPLING
     positions = place(deform(identity.vertices, expression.weights), identity.eyes, shot)
     return look(positions, project(positions, shot, width), identity, width), positions
@@ -49,7 +50,7 @@ def _relief(normal, surface, amount):
 
 
 def _diffuse(normal, light):
-    """Lambert with the terminator moved, per colour. Returns [3, m] in [0, 1]. Source: wrap lighting, Green (2004)."""
+    """Lambert with the terminator moved, per colour: [3, m], 0 to 1. Source: wrap lighting, Green (2004)."""
     wrap = WRAP * np.float32(light.wrap)
     return np.clip((_along(normal, light.direction) + wrap) / (1 + wrap), 0, 1)
 
@@ -117,7 +118,8 @@ def _depth_occlusion(view, shot):
     depth, hidden = depth.reshape(width, width), np.zeros(len(view.pixel), np.float32)
     for radius, strength in ((0.018, 0.9), (0.05, 0.8)):
         behind = depth - gaussian_blur(depth, radius * width * shot.eye_spacing / 0.37)
-        hidden += np.float32(strength) * np.clip(behind.ravel()[view.pixel] * np.float32(1 / (radius * 2.2)), 0, 1)
+        behind = behind.ravel()[view.pixel] * np.float32(1 / (radius * 2.2))
+        hidden += np.float32(strength) * np.clip(behind, 0, 1)
     return np.clip(1 - np.float32(0.75) * hidden, np.float32(0.12), 1)
 
 

@@ -16,7 +16,7 @@ CENTRE = np.array([0, 0, -0.28])        # inside the head: half-way to it, turni
 
 @dataclass(frozen=True)
 class Light:
-    """direction : unit float32 [3], towards the light; colour : linear RGB; wrap : softness; shadow : 0 to 1."""
+    """direction : unit float32 [3], to the light; colour : linear RGB; wrap : softness; shadow : 0 to 1."""
 
     direction: np.ndarray
     colour: np.ndarray
@@ -80,18 +80,21 @@ def _draw_lab(rng):
     return Shot(yaw=_value(yaw), pitch=_value(pitch), roll=_value(roll), shift=_value(shift),
                 eye_spacing=_value(rng.uniform(0.335, 0.365)), eye_level=_value(EYE_LEVEL + level),
                 distance=_value(rng.uniform(8, 14)), lights=(lamp, *fill),
-                ambient=_vector(np.full(3, rng.uniform(0.30, 0.42))), exposure=_value(np.exp(rng.normal(0, 0.06))),
+                ambient=_vector(np.full(3, rng.uniform(0.30, 0.42))),
+                exposure=_value(np.exp(rng.normal(0, 0.06))),
                 gaze=tuple(_vector(rng.normal(0, 0.006, 2)).tolist()),
                 ground=_plain(np.clip(rng.uniform(0.35, 0.75) + rng.normal(0, 0.015, 3), 0, 1)))
 
 
 def _draw_wild(rng):
     pose, warmth = POSE["wild"], rng.normal(0, 0.12)
-    yaw, pitch, roll = np.clip(rng.normal(0, [0.32, 0.16, 0.12]) * pose, [-0.75, -0.4, -0.35], [0.75, 0.4, 0.35])
+    limit = np.array([0.75, 0.4, 0.35])
+    yaw, pitch, roll = np.clip(rng.normal(0, [0.32, 0.16, 0.12]) * pose, -limit, limit)
     side, height = np.clip(rng.normal(0, 0.65), -1.3, 1.3), rng.uniform(-0.15, 1)
     lamp = _light((np.sin(side), np.sin(height), np.cos(side)), rng.uniform(0.45, 1.05) * _tint(warmth),
                   wrap=rng.uniform(0.5, 1.2), shadow=rng.uniform(0.3, 0.95))
-    fill = _light((-np.sin(side), rng.uniform(-0.3, 0.4), 0.5), np.full(3, rng.uniform(0.05, 0.4) * (1 - warmth / 2)))
+    fill = _light((-np.sin(side), rng.uniform(-0.3, 0.4), 0.5),
+                  np.full(3, rng.uniform(0.05, 0.4) * (1 - warmth / 2)))
     return Shot(yaw=_value(yaw), pitch=_value(pitch), roll=_value(roll), shift=_value(rng.normal(0, 0.02)),
                 eye_spacing=_value(rng.uniform(0.30, 0.37) * np.cos(yaw) ** 0.6),
                 eye_level=_value(EYE_LEVEL + rng.normal(0, 0.02)), distance=_value(rng.uniform(4.5, 12)),
@@ -107,18 +110,19 @@ def _tint(warmth):
 def _light(direction, colour, *, wrap=1.0, shadow=0.0):
     direction = np.array(direction, np.float64)
     direction /= math.sqrt(float((direction * direction).sum()))
-    return Light(direction=_vector(direction), colour=_vector(colour), wrap=_value(wrap), shadow=_value(shadow))
+    return Light(direction=_vector(direction), colour=_vector(colour), wrap=_value(wrap),
+                 shadow=_value(shadow))
 
 
 def _plain(colour):
-    return Ground(colour=_vector(colour), slope=np.zeros((2, 3), np.float32), texture=np.full((9, 9, 3), 0.5, np.float32),
-                  blobs=(), blur=0.0)
+    return Ground(colour=_vector(colour), slope=np.zeros((2, 3), np.float32),
+                  texture=np.full((9, 9, 3), 0.5, np.float32), blobs=(), blur=0.0)
 
 
 def _clutter(rng):
     """Overlapping soft shapes of unrelated, mostly muted colours."""
-    blobs = tuple(Blob(centre=_vector(rng.random(2)), size=_vector(rng.uniform(0.08, 0.5, 2)), colour=_muted(rng),
-                       turn=_value(rng.uniform(0, np.pi)), box=bool(rng.integers(2)))
+    blobs = tuple(Blob(centre=_vector(rng.random(2)), size=_vector(rng.uniform(0.08, 0.5, 2)),
+                       colour=_muted(rng), turn=_value(rng.uniform(0, np.pi)), box=bool(rng.integers(2)))
                   for _ in range(rng.integers(3, 12)))
     return Ground(colour=_muted(rng), slope=_vector(rng.normal(0, 0.12, (2, 3))), blobs=blobs,
                   texture=_vector(rng.random((9, 9, 3))), blur=_value(rng.uniform(0, 0.035)))
@@ -167,7 +171,8 @@ def place(vertices, eyes, shot):
     inner = _turn((CENTRE - PIVOT)[None], shot)[0] + PIVOT
     eye_point = (centre[0] + centre[1]) / 2
     origin = np.array([(eye_point[0] + inner[0]) / 2, eye_point[1], eye_point[2]])
-    return np.round(_turn((vertices - middle) * scale - PIVOT, shot) + PIVOT - origin, DECIMALS).astype(np.float32)
+    placed = _turn((vertices - middle) * scale - PIVOT, shot) + PIVOT - origin
+    return np.round(placed, DECIMALS).astype(np.float32)
 
 
 def _turn(points, shot):

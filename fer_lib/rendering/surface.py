@@ -41,7 +41,7 @@ def linear(colour):
 
 
 def paint(view, identity, expression, gaze):
-    """Colour a view. expression : its strengths deepen the creases; gaze : iris offset (x, y). Returns Paint."""
+    """Colour a view. expression : its strengths deepen creases; gaze : iris offset (x, y). Returns Paint."""
     paint = _bare_skin(view, identity.skin)
     _flush(paint, view, identity.skin)
     _crease_brow(paint, view, identity.skin, expression)
@@ -135,7 +135,8 @@ def _crease_middle(paint, view, skin, expression):
     arc = 0.165 + 0.30 * down - 0.11 * down * down
     where = smoothstep(7.01, 6.90, y) * smoothstep(6.50, 6.74, y) * (view.z > 1.05)
     _crease(paint, side - arc, 0.016 + 0.012 * fold, fold * where)
-    paint.colour *= 1 + 0.25 * fold * where * bump(((side - arc - 0.055) * (1 / 0.03)) ** 2)   # the cheek's bulge
+    cheek = bump(((side - arc - 0.055) * (1 / 0.03)) ** 2)         # bulges beside the fold
+    paint.colour *= 1 + 0.25 * fold * where * cheek
 
 
 def _paint_lips(paint, view, skin):
@@ -159,7 +160,8 @@ def _paint_brows(paint, view, brows, offset):
     flow = np.sign(x)
     hairs = value_noise((x * 0.8 + flow * y * 1.6 * (0.2 + u)) * 38 + offset[0] + 3,
                         (y - x * flow * 0.3) * 16 + offset[1] + 3, z * 4 + offset[2] + 3)
-    where = bump(across * across * (0.4 + 0.6 * across)) * smoothstep(-0.05, 0.06, along) * smoothstep(1.06, 0.9, along)
+    ends = smoothstep(-0.05, 0.06, along) * smoothstep(1.06, 0.9, along)
+    where = bump(across * across * (0.4 + 0.6 * across)) * ends
     weight = np.clip(where * (z > 1) * paint.body * (0.55 + 0.9 * hairs) * brows.density, 0, 1)
     paint.mix(weight, linear(brows.colour))
 
@@ -190,7 +192,8 @@ def _paint_long_hair(paint, view, identity):
     k = np.flatnonzero(view.material == HAIR)
     if len(k):
         offset = identity.skin.offset
-        strands = value_noise(view.angle[k] * 40 + offset[0], view.y[k] * 2.5 + offset[1], view.z[k] * 0 + offset[2])
+        strands = value_noise(view.angle[k] * 40 + offset[0], view.y[k] * 2.5 + offset[1],
+                              view.z[k] * 0 + offset[2])
         paint.colour[:, k] = _column(linear(identity.hair.colour)) * (0.3 + 1.2 * strands)
         paint.specular[k] = 0.12
 
@@ -214,7 +217,8 @@ def _paint_teeth(paint, view):
         k = np.flatnonzero(view.material == material)
         gap = _lines(paint.side[k] * (1 / 0.075) - 0.03)
         paint.colour[:, k] = _column(linear(colour))
-        paint.occlusion[k] *= (0.35 + 0.65 * smoothstep(1.15, 1.45, view.z[k])) * (1 - 0.25 * (np.abs(gap) < 0.03))
+        paint.occlusion[k] *= 0.35 + 0.65 * smoothstep(1.15, 1.45, view.z[k])
+        paint.occlusion[k] *= 1 - 0.25 * (np.abs(gap) < 0.03)
     k = np.flatnonzero(view.material == TONGUE)
     paint.colour[:, k] = _column(linear((0.62, 0.28, 0.27)))
     paint.occlusion[k] *= 0.15 + 0.6 * smoothstep(0.9, 1.35, view.z[k])
