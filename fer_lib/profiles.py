@@ -1,0 +1,284 @@
+"""Parameters of the notebooks: what they are called, what they may hold, what a profile sets.
+
+A notebook declares its parameters in one cell tagged `parameters`, as annotated
+literals with a comment each. A profile (`params/<profile>.yaml`) is a flat
+mapping of the values that differ from the notebooks' own defaults. Everything
+is checked here, before any notebook starts: papermill only warns.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import fnmatch
+import io
+import json
+import math
+import re
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from fer_lib.errors import FerError
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Literal": Literal}
+"""The names a parameter's annotation may use (besides `None`, `|` and `[...]`)."""
+
+PATHS = ("*_root", "*_folder", "*_path", "*_file")
+"""Parameters that name a file or folder; a relative one starts at the user's working directory."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter: `annotation` as written, `default` as a plain value, `help` from its comment."""
+
+    name: str
+    annotation: str
+    default: Any
+    help: str
+    notebooks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values that make sense: from `low` (`above`: low excluded) to `high`, or one of `choices`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    choices: tuple = ()
+
+    def __contains__(self, value):
+        if self.choices:
+            return value in self.choices
+        return (value > self.low if self.above else value >= self.low) and value <= self.high
+
+    def __str__(self):
+        if self.choices:
+            return "one of " + ", ".join(map(str, self.choices))
+        low = f"{'above' if self.above else 'at least'} {self.low:g}"
+        return low if self.high == math.inf else f"{low} and at most {self.high:g}"
+
+
+COUNT = Range(low=1)
+POSITIVE = Range(low=0, above=True)
+NOT_NEGATIVE = Range(low=0)
+FRACTION = Range(low=0, high=1)
+SEED = Range(low=0, high=2**32 - 1)
+RANGES = {
+    # The first match counts. A list is checked item by item, and may not be empty.
+    "image_size": Range(choices=(32, 48, 64, 96, 128, 192, 256)), "channels": Range(choices=(1, 3)),
+    "device": Range(choices=("auto", "cpu", "cuda")),
+    "ratios": Range(low=0, high=1000), "*ratio": Range(low=0, high=1000),
+    "seed": SEED, "*_seed": SEED, "*seeds": SEED,
+    "lr": Range(low=0, high=1, above=True), "*_lr": Range(low=0, high=1, above=True),
+    "*dropout": Range(low=0, high=0.95), "level": Range(low=0.5, high=0.9999),
+    "*fraction": FRACTION, "*share": FRACTION, "*truncation": FRACTION,
+    "gamma": NOT_NEGATIVE, "*_gamma": NOT_NEGATIVE, "weight_*": NOT_NEGATIVE, "*_weight": NOT_NEGATIVE,
+    "*kimg": POSITIVE,
+    "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
+    "*epochs": COUNT, "*updates": COUNT, "*batch_size": COUNT, "*_channels": COUNT, "*_dim": COUNT,
+    "*_blocks": COUNT, "*_layers": COUNT, "*_every": COUNT, "*_interval": COUNT, "patience": COUNT,
+    "resamples": COUNT,
+}
+"""Parameter name or pattern -> its range. Names that match nothing are checked for their type only."""
+
+
+def read_parameters(notebook):
+    """Parameters that one notebook declares, in order.
+
+    notebook : Path of an .ipynb file.
+    Returns {name: Parameter}.
+    Raises FerError when the notebook is not readable, has no or several cells tagged
+    `parameters`, or that cell holds anything but annotated literals.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError) as error:
+        raise FerError(f"{notebook.name} is no readable notebook ({error}): restore it from git.") from error
+    tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    if len(tagged) != 1:
+        raise FerError(f"{notebook.name} has {len(tagged)} cells tagged `parameters`: tag exactly one.")
+    try:
+        declared = [_declaration(node, tagged[0], notebook) for node in ast.parse(tagged[0]).body]
+    except SyntaxError as error:
+        raise FerError(
+            f"{notebook.name}: line {error.lineno} of the parameters cell is not valid Python.") from error
+    return {parameter.name: parameter for parameter in declared}
+
+
+def _declaration(node, source, notebook):
+    """The Parameter that one statement `name: type = literal  # help` declares."""
+    try:
+        name, annotation, default = node.target.id, ast.unparse(node.annotation), ast.literal_eval(node.value)
+        parameter = Parameter(name, annotation, default, _comment(source, node), (notebook.stem,))
+        _adapter(parameter)
+    except (AttributeError, ValueError, NameError, TypeError) as error:
+        raise FerError(
+            f"{notebook.name}: `{ast.get_source_segment(source, node)}` in the parameters cell is not an "
+            "annotated literal: write it as `seed: int = 0  # what it is`.") from error
+    check(parameter, default, where=notebook.name)
+    return parameter
+
+
+def _comment(source, node):
+    """The comment behind a statement, or else the comment lines directly above it."""
+    comments = {token.start[0]: token.string.lstrip("# ").strip()
+                for token in tokenize.generate_tokens(io.StringIO(source).readline)
+                if token.type == tokenize.COMMENT}
+    if node.end_lineno in comments:
+        return comments[node.end_lineno]
+    lines, above = source.splitlines(), node.lineno - 1
+    found = []
+    while above in comments and lines[above - 1].lstrip().startswith("#"):
+        found.insert(0, comments[above])
+        above -= 1
+    return " ".join(found)
+
+
+def union(notebooks):
+    """Parameters of several notebooks together; one name means one thing.
+
+    notebooks : list of Path.
+    Returns {name: Parameter}, `Parameter.notebooks` naming all that declare it.
+    Raises FerError when two notebooks give a name different types or defaults.
+    """
+    together = {}
+    for notebook in notebooks:
+        for name, new in read_parameters(notebook).items():
+            old = together.get(name, new)
+            if (old.annotation, old.default) != (new.annotation, new.default):
+                raise FerError(
+                    f"{old.notebooks[0]} declares `{name}: {old.annotation} = {old.default!r}` but "
+                    f"{notebook.stem} `{name}: {new.annotation} = {new.default!r}`: make them the same.")
+            before = old.notebooks if name in together else ()
+            together[name] = Parameter(name, old.annotation, old.default, old.help, before + new.notebooks)
+    return together
+
+
+def read_profile(profile, *, folder):
+    """What params/<profile>.yaml sets, unchecked.
+
+    profile : name of a profile; folder : Path of the folder with the YAML files.
+    Returns dict, empty for an empty file.
+    Raises FerError for an unknown profile and for a file that is not a flat mapping.
+    """
+    path = folder / f"{profile}.yaml"
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if profile not in known:
+        raise FerError(
+            f"There is no profile `{profile}`{_close(profile, known)}: choose one of {', '.join(known)}.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = f" near line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise FerError(
+            f"{folder.name}/{path.name} is not valid YAML{line}: write one `name: value` a line.") from error
+    if values is not None and not isinstance(values, dict):
+        raise FerError(f"{folder.name}/{path.name} is not a mapping: write one `name: value` a line.")
+    return values or {}
+
+
+def resolve(parameters, *, profile, folder, settings=(), working_directory=None):
+    """The checked value of every parameter under one profile.
+
+    parameters : {name: Parameter}, from `union`.
+    profile, folder : see `read_profile`.
+    settings : texts `KEY=VALUE` from the command line; VALUE is read as YAML, and wins over the profile.
+    working_directory : where relative paths in `settings` start; those in a profile start at the
+        folder that holds `folder`, the repository.
+    Returns {name: value} for all parameters; a parameter called `profile` gets the profile's name.
+    Raises FerError, one sentence, for the first unknown name, wrong type or value out of range.
+    """
+    values = {name: check(parameter, parameter.default, where=parameter.notebooks[0])
+              for name, parameter in parameters.items()}
+    for name, value in read_profile(profile, folder=folder).items():
+        where = f"{folder.name}/{profile}.yaml"
+        parameter = find(parameters, name, where=where)
+        values[name] = absolute(name, check(parameter, value, where=where), folder.resolve().parent)
+    for setting in settings:
+        name, value = _read_setting(setting, parameters)
+        values[name] = absolute(name, value, Path(working_directory or Path.cwd()))
+    if "profile" in parameters:
+        values["profile"] = profile
+    return values
+
+
+def _read_setting(setting, parameters):
+    """(name, checked value) of one `KEY=VALUE` from the command line."""
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise FerError(f"--set {setting} lacks a value: write --set {name}=VALUE.")
+    if name == "profile":
+        raise FerError(f"--set {setting} does not choose the profile: write --profile {text}.")
+    parameter = find(parameters, name, where="--set")
+    if parameter.annotation == "str":
+        return name, check(parameter, text, where="--set")  # `data_root=2013` is a folder, not a number
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise FerError(f"--set {setting}: `{text}` is not a valid value: write it as in YAML, "
+                       "lists in quotes as '[0, 1, 2]'.") from error
+    return name, check(parameter, value, where="--set")
+
+
+def find(parameters, name, *, where):
+    """The Parameter called `name`; raises FerError with the closest names when there is none."""
+    if name not in parameters:
+        raise FerError(f"{where}: no notebook has a parameter `{name}`{_close(str(name), parameters)}; "
+                       "`python run_all.py --list` shows them all.")
+    return parameters[name]
+
+
+def _close(name, known):
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f" (did you mean {' or '.join(f'`{match}`' for match in close)}?)" if close else ""
+
+
+def _adapter(parameter):
+    """pydantic's strict checker for the parameter's annotation."""
+    kind = eval(parameter.annotation, {"__builtins__": {}}, TYPES)  # names from TYPES only
+    return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def check(parameter, value, *, where):
+    """The value, converted (1 -> 1.0 for a float), when its type and range are right.
+
+    where : what the message begins with, such as "params/smoke.yaml" or "--set".
+    Raises FerError, one sentence that names the parameter, what it may be, and what it got.
+    """
+    try:
+        value = _adapter(parameter).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        item = "".join(f"[{step}]" for step in first["loc"] if isinstance(step, int))
+        raise FerError(f"{where}: {parameter.name} must be {parameter.annotation}, but "
+                       f"{parameter.name}{item} is {_shown(first['input'])}.") from error
+    allowed = next((rule for name, rule in RANGES.items() if fnmatch.fnmatchcase(parameter.name, name)), None)
+    items = value if isinstance(value, list) else [value]
+    if allowed is not None and not items:
+        raise FerError(f"{where}: {parameter.name} is empty: give at least one value.")
+    for item in items:
+        if allowed is not None and not isinstance(item, (bool, type(None))) and item not in allowed:
+            raise FerError(f"{where}: {parameter.name} must be {allowed}, not {item!r}.")
+    return value
+
+
+def _shown(value):
+    """The value for an error message, with the remedy for a number that YAML reads as text."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        mantissa, exponent = re.split("[eE]", value)
+        mantissa += "" if "." in mantissa else ".0"
+        sign = "" if exponent[0] in "+-" else "+"
+        return f"the text {value!r} (YAML needs the point and the sign: write {mantissa}e{sign}{exponent})"
+    return f"{type(value).__name__} {value!r}" if value is not None else "empty"
+
+
+def absolute(name, value, base):
+    """The value, made absolute from `base` when `name` is a path parameter and the value is not empty."""
+    is_path = any(fnmatch.fnmatchcase(name, pattern) for pattern in PATHS)
+    return str((Path(base) / Path(value).expanduser()).resolve()) if is_path and value else value

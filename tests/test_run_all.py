@@ -1,0 +1,270 @@
+"""Laws of run_all.py, on two throw-away notebooks: the second reads what the first publishes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import run_all
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PARAMETERS = 'profile: str = "demo"   # which profile\nratio: float = 1.0   # generated / real\n'
+MAKE = """
+def write(folder):
+    (folder / "value.txt").write_text(str(ratio))
+value = runs.build(ws, "value", params={"ratio": ratio}, inputs=[], code=[], make=write)
+ws.publish("value", value)
+"""
+FIRST = {"# What is made?": "from fer_lib import runs", "## Parameters": PARAMETERS,
+         "## Make it": 'ws = runs.open_workspace(profile, step="01_first")\n' + MAKE,
+         "## Save": 'ws.save_json({"ratio": ratio}, "first")\nws.finish()'}
+SECOND = {"# What is read?": "from fer_lib import runs",
+          "## Parameters": PARAMETERS.splitlines()[0] + "\ntext: str = 'a'   # any text",
+          "## Read it": 'ws = runs.open_workspace(profile, step="02_second")\nvalue = ws.require("value")',
+          "## Save": 'print("value", (value.path / "value.txt").read_text())\nws.finish()'}
+
+
+def write_notebook(path, cells):
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {
+        "name": "python3", "display_name": "Python 3", "language": "python"}})
+    for heading, source in cells.items():
+        tags = ["parameters"] if heading == "## Parameters" else []
+        notebook.cells += [nbformat.v4.new_markdown_cell(heading),
+                           nbformat.v4.new_code_cell(source, metadata={"tags": tags})]
+    nbformat.write(notebook, path)
+
+
+class Project:
+    """A folder with notebooks/, params/ and an output folder, and run_all on it."""
+
+    def __init__(self, folder, capsys):
+        self.notebooks, self.params, self.output = folder / "notebooks", folder / "params", folder / "output"
+        self.capsys = capsys
+        for part in (self.notebooks, self.params):
+            part.mkdir()
+        (self.params / "demo.yaml").write_text("", encoding="utf-8")
+        self.change("01_first", FIRST)
+        self.change("02_second", SECOND)
+
+    def change(self, step, cells):
+        write_notebook(self.notebooks / f"{step}.ipynb", cells)
+
+    def main(self, *arguments):
+        """Exit code, standard output, standard error."""
+        code = run_all.main(["--output", str(self.output), *arguments], notebooks=self.notebooks,
+                            params=self.params)
+        return code, *self.capsys.readouterr()
+
+    def plan(self, *arguments):
+        """{step: what a dry run says about it}."""
+        code, out, _ = self.main("--dry-run", *arguments)
+        assert code == 0
+        return {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
+
+
+@pytest.fixture
+def project(tmp_path, capsys):
+    return Project(tmp_path, capsys)
+
+
+@pytest.fixture
+def finished(project):
+    """A project whose two steps have run."""
+    code, _, err = project.main()
+    assert code == 0, err
+    return project
+
+
+def test_a_second_run_repeats_nothing_and_says_so(finished):
+    executed = finished.output / "runs" / "demo" / "notebooks" / "01_first.ipynb"
+    before, start = executed.stat().st_mtime_ns, time.perf_counter()
+    code, out, err = finished.main()
+    assert (code, err) == (0, "")
+    assert "nothing was repeated" in out and out.count("is current\n") == 2
+    assert executed.stat().st_mtime_ns == before
+    assert time.perf_counter() - start < 3
+
+
+def test_each_change_makes_the_steps_it_concerns_run(finished):
+    assert set(finished.plan().values()) == {"is current"}
+    assert "parameters changed: ratio" in finished.plan("--set", "ratio=2")["01_first"]
+    assert "if 01_first" in finished.plan("--set", "ratio=2")["02_second"]
+    assert finished.plan("--set", "text=b")["01_first"] == "is current"
+    assert "parameters changed: text" in finished.plan("--set", "text=b")["02_second"]
+    finished.change("02_second", SECOND | {"## Save": "ws.finish()"})
+    assert "notebook changed" in finished.plan()["02_second"]
+    (finished.output / "results" / "demo" / "first.json").unlink()
+    assert "output missing: results/demo/first.json" in finished.plan()["01_first"]
+
+
+def test_prose_and_stored_outputs_are_not_code(finished):
+    path = finished.notebooks / "01_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = "# What is made, again?"
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="stored")]
+    nbformat.write(notebook, path)
+    assert finished.plan()["01_first"] == "is current"
+
+
+def test_a_changed_module_makes_the_steps_that_import_it_run(finished, monkeypatch):
+    real = run_all.runs.code_fingerprint
+    monkeypatch.setattr(run_all.runs, "code_fingerprint", lambda modules: real(modules) + "changed")
+    assert "fer_lib changed" in finished.plan()["01_first"]
+
+
+def test_downstream_runs_only_when_upstream_makes_something_new(finished):
+    code, out, _ = finished.main("--force", "--only", "1")
+    assert code == 0 and "forced" in out
+    assert finished.plan()["02_second"] == "is current"
+    code, out, _ = finished.main("--set", "ratio=3")
+    assert code == 0 and "input changed: value" in out
+    executed = finished.output / "runs" / "demo" / "notebooks" / "02_second.ipynb"
+    assert "value 3.0" in executed.read_text(encoding="utf-8")
+
+
+def test_a_lost_artifact_is_made_again(finished):
+    folder = next((finished.output / "runs" / "demo" / "value").iterdir())
+    (folder / "artifact.json").unlink()
+    plan = finished.plan()
+    assert "output missing: artifact value" in plan["01_first"]
+    assert "input changed: value" in plan["02_second"]
+
+
+def test_the_profile_and_the_command_line_reach_the_notebook(project):
+    (project.params / "small.yaml").write_text("ratio: 0.5\n", encoding="utf-8")
+    assert project.main("--profile", "small")[0] == 0
+    results = project.output / "results" / "small" / "first.json"
+    assert json.loads(results.read_text())["ratio"] == 0.5
+    assert project.main("--profile", "small", "--set", "ratio=2", "--only", "first")[0] == 0
+    assert json.loads(results.read_text())["ratio"] == 2
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--set", "ration=1"], ["ration", "did you mean `ratio`?"]),
+    (["--set", "ratio=much"], ["ratio must be float", "much"]),
+    (["--set", "ratio=2e-4"], ["ratio must be float", "2.0e-4"]),
+    (["--set", "ratio=-1"], ["ratio must be at least 0", "-1"]),
+    (["--set", "ratio"], ["lacks a value"]),
+    (["--profile", "dmo"], ["dmo", "demo"]),
+    (["--only", "9"], ["no step `9`", "01_first"]),
+    (["--from", "2", "--to", "1"], ["range of steps is empty"]),
+    (["--engine", "ray"], ["ray engine", "--engine local"]),
+    (["--jobs", "0"], ["--jobs must be at least 1"]),
+    (["--publish", "--set", "ratio=2"], ["--publish", "ratio"]),
+])
+def test_bad_input_is_one_sentence_and_nothing_starts(project, arguments, words):
+    code, out, err = project.main(*arguments)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1 and all(word in err for word in words), err
+    assert not project.output.exists()
+
+
+def test_wrong_usage_is_code_2(project):
+    with pytest.raises(SystemExit) as stop:
+        project.main("--no-such-option")
+    assert stop.value.code == 2
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(project):
+    project.output.write_text("a file, where a folder is wanted", encoding="utf-8")
+    code, _, err = project.main()
+    assert code == 1 and err.count("\n") == 1 and "cannot be written" in err and "--output" in err
+
+
+@pytest.mark.parametrize(("cell", "cause"), [
+    ("1 / 0", "ZeroDivisionError: division by zero"),
+    ("from fer_lib.errors import FerError\nraise FerError('No face: add one.')", "No face: add one."),
+    ("import os\nos._exit(9)", "its Python process died"),
+])
+def test_a_failing_cell_is_named_and_the_notebook_kept(project, cell, cause):
+    project.change("01_first", FIRST | {"## Make it": "print('before')\n" + cell})
+    code, _, err = project.main()
+    folder = project.output / "runs" / "demo" / "notebooks"
+    assert code == 1 and err.count("\n") == 1
+    assert all(part in err for part in ("01_first", '"Make it"', cause, "01_first.failed.ipynb")), err
+    assert [path.name for path in folder.iterdir()] == ["01_first.failed.ipynb"]
+    kept = nbformat.read(folder / "01_first.failed.ipynb", as_version=4)
+    nbformat.validate(kept)
+    assert cause in kept.metadata.fer_failed.cause and "This run failed" in kept.cells[0].source
+    assert "never ran" in project.plan()["01_first"]
+
+
+def test_a_mended_notebook_removes_the_failed_copy_and_runs_on(project):
+    project.change("02_second", SECOND | {"## Read it": "1 / 0"})
+    assert project.main()[0] == 1
+    project.change("02_second", SECOND)
+    code, out, _ = project.main()
+    assert code == 0 and "01_first             is current" in out
+    folder = project.output / "runs" / "demo" / "notebooks"
+    assert sorted(path.name for path in folder.iterdir()) == ["01_first.ipynb", "02_second.ipynb"]
+
+
+def test_a_step_that_fails_after_it_was_current_is_not_current_any_more(finished):
+    finished.change("01_first", FIRST | {"## Save": "ws.save_json({}, 'first')\n1 / 0"})
+    assert finished.main()[0] == 1
+    finished.change("01_first", FIRST)
+    assert "never ran" in finished.plan()["01_first"]
+
+
+def test_a_missing_input_names_the_notebook_that_makes_it(project):
+    code, _, err = project.main("--only", "02")
+    assert code == 1 and "value" in err and "run notebooks/" in err
+
+
+def test_a_notebook_that_records_nothing_is_an_error(project):
+    project.change("02_second", SECOND | {"## Save": "pass"})
+    code, _, err = project.main()
+    assert code == 1 and "finish()" in err
+
+
+def test_publish_stores_outputs_and_nothing_else(project):
+    path = project.notebooks / "02_second.ipynb"
+    before = nbformat.read(path, as_version=4)
+    assert project.main("--publish")[0] == 0
+    after = nbformat.read(path, as_version=4)
+    code = [cell for cell in after.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert code[-1].outputs[0].text == "value 1.0\n"
+    for old, new in zip(before.cells, after.cells, strict=True):
+        assert (new.source, new.metadata, new.id) == (old.source, old.metadata, old.id)
+    assert set(project.plan().values()) == {"is current"}
+
+
+def test_publish_runs_a_notebook_with_new_code_but_refuses_one_with_new_prose(finished):
+    finished.change("02_second", {"# Other prose": SECOND["# What is read?"]}
+                    | {key: value for key, value in SECOND.items() if key != "# What is read?"})
+    code, _, err = finished.main("--publish")
+    assert code == 1 and "02_second" in err and "run it again" in err
+    first = nbformat.read(finished.notebooks / "01_first.ipynb", as_version=4)
+    assert all(cell.get("execution_count") is None for cell in first.cells)  # one differs: none is written
+
+
+def test_list_shows_parameters_with_default_and_help(project):
+    code, out, _ = project.main("--list", "--set", "ratio=2")
+    assert code == 0 and "01_first: What is made?" in out
+    assert "ratio: float = 2.0 (default 1.0)" in out and "generated / real" in out
+
+
+def test_an_interrupted_run_says_so_and_can_go_on(project):
+    project.change("02_second", SECOND | {"## Read it": "import time\ntime.sleep(60)"})
+    call = ("import run_all, sys, pathlib; output, notebooks, params = map(pathlib.Path, sys.argv[1:]); "
+            "sys.exit(run_all.main(['--output', str(output)], notebooks=notebooks, params=params))")
+    command = [sys.executable, "-c", call, project.output, project.notebooks, project.params]
+    process = subprocess.Popen(command, cwd=REPOSITORY, text=True, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running = project.output / "runs" / "demo" / "notebooks" / "02_second.running.ipynb"
+    deadline = time.monotonic() + 60
+    while not running.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and err.startswith("Interrupted") and err.count("\n") == 1, err
+    assert "01_first             ran" in out and not running.exists()
+    assert project.plan()["01_first"] == "is current"
