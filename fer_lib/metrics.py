@@ -1,0 +1,215 @@
+"""How good generated faces are, measured by a network that the study itself does not use."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from fer_lib import engine
+from fer_lib.classifier import seeded
+from fer_lib.errors import FerError
+from fer_lib.labels import ALL_EXPRESSIONS
+from fer_lib.networks.judge import Judge
+
+logger = logging.getLogger(__name__)
+
+
+# ---- the judge -----------------------------------------------------------------------------------------
+
+def train_judge(faces, *, seed, epochs=20, lr=3e-3, batch_size=32, width=24, device="auto"):
+    """A judge of expressions, trained on faces that share no subject with the study's test sets.
+
+    faces : Faces, real or rendered, of the seven expressions or of six; those that occur are judged.
+    seed : int; the same seed gives the same judge on the same machine.
+    epochs : passes over the images, each mirrored at random and shifted by up to a twelfth of its side.
+    lr : highest learning rate of a one-cycle schedule of AdamW. batch_size, width : ints.
+    Returns Judge in evaluation mode, with n_classes 7 (6 if no neutral face occurs).
+    Raises FerError when `faces` are generated, or one of the six expressions has no image.
+    """
+    n_classes = _check_judge_faces(faces)
+    device = engine.device(device)
+    engine.keep_memory()
+    with seeded(seed, device):
+        judge = Judge(channels=faces.channels, n_classes=n_classes, width=width)
+        judge = judge.to(device, memory_format=torch.channels_last)
+        _fit_judge(judge, _tensor(faces, device), torch.tensor(faces.codes, device=device),
+                   epochs=epochs, lr=lr, batch_size=min(batch_size, len(faces)), seed=seed)
+    return judge.eval()
+
+
+def _check_judge_faces(faces):
+    if "generated" in faces.origin:
+        raise FerError("The judge must not learn from generated faces: give it real or rendered ones.")
+    counts = faces.counts()
+    empty = [name for name in ALL_EXPRESSIONS[:6] if counts[name] == 0]
+    if empty:
+        raise FerError(f"The judge's training faces have no image of {', '.join(empty)}: add some.")
+    return 7 if counts["neutral"] else 6
+
+
+def _fit_judge(judge, images, codes, *, epochs, lr, batch_size, seed):
+    """AdamW with a one-cycle schedule over shuffled, augmented batches (incomplete ones are left out)."""
+    n_batches = len(codes) // batch_size
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=1e-2, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * n_batches)
+    order = torch.Generator().manual_seed(seed)
+    judge.train()
+    for epoch in range(epochs):
+        total = torch.zeros((), device=images.device)
+        for index in torch.randperm(len(codes), generator=order)[:n_batches * batch_size].split(batch_size):
+            index = index.to(images.device)
+            logits = judge(_jittered(_scaled(images[index])))
+            loss = F.cross_entropy(logits, codes[index], label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+        logger.info("judge: epoch %d of %d, loss %.3f", epoch + 1, epochs, float(total) / n_batches)
+
+
+def _jittered(images):
+    """Each image mirrored with probability 1/2 and shifted by up to a twelfth of its side, edges repeated."""
+    n, _, size, _ = images.shape
+    reach = size // 12
+    images = torch.where(torch.rand(n, 1, 1, 1, device=images.device) < 0.5, images.flip(3), images)
+    padded = F.pad(images, [reach] * 4, mode="replicate")
+    shifts = torch.randint(0, 2 * reach + 1, (2, n, 1), device=images.device)
+    rows, columns = shifts + torch.arange(size, device=images.device)
+    image = torch.arange(n, device=images.device)[:, None, None]
+    shifted = padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
+    return shifted.permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def judged_codes(judge, faces):
+    """The expression that the judge sees: int64 [len(faces)], codes of labels.ALL_EXPRESSIONS."""
+    return torch.cat([judge(batch).argmax(1) for batch in _batches(judge, faces)]).cpu().numpy()
+
+
+@torch.no_grad()
+def judge_features(judge, faces):
+    """The judge's penultimate features: float32 [len(faces), judge.n_features]."""
+    return torch.cat([judge.features(batch) for batch in _batches(judge, faces)]).cpu().numpy()
+
+
+# ---- do generated faces show what they should? ---------------------------------------------------------
+
+def label_fidelity(judge, generated, real_test, *, resamples=2_000, level=0.95, seed=0):
+    """How often the judge sees in a generated face the expression that was imposed on it.
+
+    A low rate may be the judge's fault: compare it with the judge's rate on real test faces, given beside.
+
+    generated : Faces whose expression is the imposed one. real_test : Faces (real or rendered) that the
+        judge has not seen. Only expressions that the judge knows are counted.
+    Returns a DataFrame with one row per expression and one for "all": expression, n_generated, fidelity,
+    low, high (percentile bootstrap over subjects, or images where subjects are unknown), n_real,
+    judge_recall, judge_low, judge_high (the same on real test faces). Fractions; NaN where n is 0.
+    """
+    columns = (["n_generated", "fidelity", "low", "high"],
+               ["n_real", "judge_recall", "judge_low", "judge_high"])
+    options = {"resamples": resamples, "level": level, "seed": seed}
+    tables = [_agreement(judge, faces, names, options)
+              for faces, names in zip((generated, real_test), columns, strict=True)]
+    return pd.concat(tables, axis=1).reset_index()
+
+
+def _agreement(judge, faces, columns, options):
+    """Share of faces in which the judge sees their label, per expression and over all, with intervals."""
+    known = ALL_EXPRESSIONS[:judge.head.out_features]
+    faces = faces.of(known)
+    hit = judged_codes(judge, faces) == faces.codes if len(faces) else np.zeros(0, bool)
+    masks = {name: faces.table["expression"].to_numpy() == name for name in known}
+    masks["all"] = np.ones(len(faces), bool)
+    rows = [(mask.sum(), *_rate(hit[mask], faces.subjects[mask], **options)) for mask in masks.values()]
+    return pd.DataFrame(rows, columns=columns, index=pd.Index(list(masks), name="expression"))
+
+
+def _rate(hit, subjects, *, resamples, level, seed):
+    """Mean of hit [n] with a percentile bootstrap interval over subjects: (rate, low, high)."""
+    if not len(hit):
+        return float("nan"), float("nan"), float("nan")
+    groups = pd.Series(hit).groupby(np.where(subjects == "", np.arange(len(hit)).astype(str), subjects))
+    hits, sizes = groups.sum().to_numpy(float), groups.size().to_numpy(float)
+    if len(hits) < 2 or np.ptp(hits / sizes) == 0:
+        return float(hit.mean()), float(hit.mean()), float(hit.mean())
+    interval = stats.bootstrap((hits, sizes), lambda h, n, axis: h.sum(axis) / n.sum(axis), paired=True,
+                               vectorized=True, n_resamples=resamples, confidence_level=level,
+                               method="percentile", rng=np.random.default_rng(seed)).confidence_interval
+    return float(hit.mean()), float(interval.low), float(interval.high)
+
+
+# ---- do generated faces look like real ones? -----------------------------------------------------------
+
+def fid(judge, real, generated):
+    """Fréchet distance between real and generated faces in the judge's features; 0 means the same.
+
+    The features are the judge's, not Inception's, so the value can be compared within this study only.
+
+    real, generated : Faces of one size, at least 2 each; more than judge.n_features for a stable value.
+    Returns float. Source: Heusel et al. (2017), eq. 6.
+    """
+    metric = FrechetInceptionDistance(feature=_Features(judge))
+    return float(_compared(metric, judge, real, generated).compute())
+
+
+def kid(judge, real, generated, *, subsets=50, subset_size=200, seed=0):
+    """Kernel distance between real and generated faces in the judge's features; unbiased for few images.
+
+    subset_size : images per subset, cut to the smaller set. seed : chooses the subsets.
+    Returns (mean, standard deviation over subsets), floats. Source: Binkowski et al. (2018), eq. 4.
+    """
+    size = min(subset_size, len(real), len(generated))
+    metric = KernelInceptionDistance(feature=_Features(judge), subsets=subsets, subset_size=size)
+    metric = _compared(metric, judge, real, generated)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        mean, spread = metric.compute()
+    return float(mean), float(spread)
+
+
+class _Features(nn.Module):
+    """The judge's features as torchmetrics wants them; given a module it does not download Inception."""
+
+    def __init__(self, judge):
+        super().__init__()
+        self.judge, self.num_features = judge, judge.n_features
+
+    def forward(self, images):
+        return self.judge.features(images)
+
+
+@torch.no_grad()
+def _compared(metric, judge, real, generated):
+    """The torchmetrics `metric` after it has seen both sets of faces."""
+    for faces, what in ((real, "real"), (generated, "generated")):
+        if len(faces) < 2:
+            raise FerError(f"A distance needs at least 2 {what} faces, not {len(faces)}: give more.")
+    metric = metric.to(next(judge.parameters()).device)
+    for faces, is_real in ((real, True), (generated, False)):
+        for batch in _batches(judge, faces):
+            metric.update(batch, real=is_real)
+    return metric
+
+
+# ---- batches -------------------------------------------------------------------------------------------
+
+def _batches(judge, faces, *, batch_size=128):
+    """Yield float32 batches [<= batch_size, C, H, W] in [0, 1] on the judge's device, in order."""
+    judge.eval()
+    for batch in _tensor(faces, next(judge.parameters()).device).split(batch_size):
+        yield _scaled(batch)
+
+
+def _tensor(faces, device):
+    return torch.from_numpy(np.array(faces.images)).to(device)
+
+
+def _scaled(images):
+    return images.to(torch.float32).div_(255)

@@ -1,0 +1,46 @@
+"""The simple convolutional classifier of the paper."""
+
+from torch import nn
+
+
+class PaperCNN(nn.Module):
+    """Four 3x3 convolutions without padding, two dense layers, dropout between.
+
+    image_size : side of the square input in pixels, at least 32.
+    channels : 1 (grey) or 3 (RGB).
+    n_classes : number of logits.
+    Raises ValueError for an image below 32 pixels: nothing would be left after the last pooling.
+    Source: Gholipour Picha et al. (2023), arXiv 2303.15223, and the layer list of the authors' public
+    repository; weights start as in Keras (Glorot uniform, zero bias).
+    """
+
+    def __init__(self, *, image_size=64, channels=1, n_classes=6):
+        super().__init__()
+        if image_size < 32:
+            raise ValueError(f"PaperCNN needs images of at least 32 pixels, got {image_size}")
+        # A 3x3 convolution without padding takes 2 pixels off the side, pooling halves it (rounding down).
+        side = ((image_size - 4) // 2 - 2) // 2
+        side = (side - 2) // 2
+        # ReLU after the pooling equals ReLU before it, and touches a quarter of the values.
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, 32, 3), nn.ReLU(),
+            nn.Conv2d(32, 64, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Dropout(0.25),
+            nn.Conv2d(64, 128, 3), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(128, 128, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Dropout(0.25),
+        )
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(128 * side * side, 1024), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(1024, n_classes),
+        )
+        self.apply(_initialise_as_keras)
+
+    def forward(self, images):
+        """images : float [n, channels, image_size, image_size] in [0, 1]. Returns logits [n, n_classes]."""
+        return self.classifier(self.features(images))
+
+
+def _initialise_as_keras(module):
+    """Glorot-uniform weights and zero bias. Source: Glorot & Bengio (2010), eq. 16."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,91 @@
+"""Figures show what they are given, say where images come from, and can be told apart in grey."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from fer_lib import plots
+from fer_lib.labels import EXPRESSIONS
+
+
+def texts(figure):
+    """Everything written in a figure, as one string."""
+    return " | ".join(item.get_text() for item in figure.findobj(lambda item: hasattr(item, "get_text")))
+
+
+def means(tests=("lab", "wild")):
+    rows = [(test, arm, ratio, 3, int(600 * ratio), 0.5 + 0.01 * ratio, 0.48, 0.60)
+            for test in tests for arm in ("real", "generated", "mixed")
+            for ratio in ([0.0] if arm == "real" else [1.0, 2.0, 5.0])]
+    columns = ["test_set", "arm", "ratio", "seeds", "n_generated", "accuracy", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def recalls():
+    rows = [(test, arm, ratio, name, 0.5, 0.4, 0.6) for test in ("lab", "wild")
+            for arm, ratio in (("real", 0.0), ("mixed", 5.0)) for name in EXPRESSIONS]
+    return pd.DataFrame(rows, columns=["test_set", "arm", "ratio", "expression", "recall", "low", "high"])
+
+
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [1.8, 1.5, 1.2], "validation_loss": [1.8, 1.6, 1.7],
+                        "validation_accuracy": [0.2, 0.3, 0.35]})
+LOSSES = pd.DataFrame({"kimg": [0, 1, 2], "generator": [1, 2, 3], "discriminator": [3, 2, 1], "r1": [0, 0, 1],
+                       "class": [1, 1, 1]})
+COUNTS = pd.DataFrame([[5] * 6, [2] * 6], index=["train", "test"], columns=EXPRESSIONS)
+PICTURES = np.zeros((2, 3, 1, 32, 32), np.uint8)
+FOUND = {"ratio": 2.2, "low": 1.5, "high": 3.0, "identified": True}
+NOT_FOUND = {"ratio": None, "low": None, "high": None, "identified": False}
+
+EVERY_FIGURE = {
+    "contact_sheet": lambda: plots.contact_sheet(PICTURES, row_titles=["a", "b"], column_titles=list("xyz")),
+    "contact_sheet_colour": lambda: plots.contact_sheet(np.zeros((1, 1, 3, 40, 32), np.uint8), scale=2),
+    "split_overview": lambda: plots.split_overview(COUNTS),
+    "learning_curves": lambda: plots.learning_curves(HISTORY, best_epoch=2),
+    "gan_losses": lambda: plots.gan_losses(LOSSES),
+    "confusion": lambda: plots.confusion(np.eye(6)),
+    "ratio_curve": lambda: plots.ratio_curve(means(), bounds={"lab": FOUND, "wild": NOT_FOUND}),
+    "ratio_curve_one_test": lambda: plots.ratio_curve(means(["lab"])),
+    "recall_by_expression": lambda: plots.recall_by_expression(recalls()),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_FIGURE)
+def test_every_figure_can_be_drawn_and_has_no_text_below_6_points(name):
+    figure = EVERY_FIGURE[name]()
+    assert isinstance(figure, Figure)
+    figure.savefig(io.BytesIO(), format="png")
+    sizes = [item.get_fontsize() for item in figure.findobj(lambda item: hasattr(item, "get_fontsize"))
+             if item.get_text()]
+    assert min(sizes, default=8) >= 6
+
+
+def test_the_ratio_curve_says_what_the_classifiers_were_trained_on():
+    words = texts(plots.ratio_curve(means(), origin="rendered"))
+    assert "rendered only" in words and "rendered + generated" in words and "generated only" in words
+    assert "generated / rendered" in words and "real" not in words
+
+
+def test_the_ratio_curve_marks_a_bound_only_where_it_is_identified():
+    words = texts(plots.ratio_curve(means(), bounds={"lab": FOUND, "wild": NOT_FOUND}))
+    assert words.count("no further gain beyond 2.2, interval 1.5 to 3.0") == 1
+    assert words.count("no point of no further gain identified") == 1
+    assert "no further gain" not in texts(plots.ratio_curve(means()))
+
+
+def test_a_single_seed_is_drawn_without_an_interval():
+    table = means().assign(low=np.nan, high=np.nan)
+    plots.ratio_curve(table).savefig(io.BytesIO(), format="png")
+
+
+def test_arms_differ_in_marker_and_not_in_colour_alone():
+    markers = [marker for _, marker, _ in plots.ARMS.values()]
+    assert len(set(markers)) == len(markers)
+
+
+def test_curves_of_an_arm_pass_through_its_accuracies():
+    axis = plots.ratio_curve(means(["lab"])).axes[0]
+    heights = [np.asarray(line.get_ydata()).tolist() for line in axis.lines]
+    assert [0.51, 0.52, 0.55] in heights

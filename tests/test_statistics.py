@@ -1,0 +1,158 @@
+"""Intervals cover, a planted plateau is found, and nothing is found where nothing is."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_lib import statistics
+from fer_lib.errors import FerError
+
+RATIOS = np.array([0, 0.5, 1, 2, 3, 5, 8.0])
+
+
+def two_arms(rng, *, n_seeds, n_subjects, per_subject, gain):
+    """Correctness of two arms that share test images and seeds; `gain` in units of the latent scale."""
+    subjects = np.repeat(np.arange(n_subjects), per_subject)
+    n = len(subjects)
+    easy = 0.2 + rng.normal(size=n) + 0.5 * rng.normal(size=n_subjects)[subjects]
+    extra = gain + 0.3 * rng.normal(size=n_subjects)[subjects] + 0.3 * rng.normal(size=n)
+    level_a, level_b = rng.normal(scale=0.12, size=(2, n_seeds, 1))
+    noise_a, noise_b = rng.normal(scale=0.7, size=(2, n_seeds, n))
+    return easy + level_a + noise_a > 0, easy + extra + level_b + noise_b > 0, subjects
+
+
+def true_gain(gain):
+    worlds = [two_arms(np.random.default_rng([9, i]), n_seeds=150, n_subjects=150, per_subject=20, gain=gain)
+              for i in range(6)]
+    return 100 * np.mean([b.mean() - a.mean() for a, b, _ in worlds])
+
+
+@pytest.mark.parametrize("n_seeds", [3, 8])
+def test_interval_covers_the_true_gain_about_95_times_in_100(n_seeds):
+    truth, covered = true_gain(0.3), 0
+    for trial in range(300):
+        rng = np.random.default_rng([1, trial])
+        a, b, subjects = two_arms(rng, n_seeds=n_seeds, n_subjects=40, per_subject=6, gain=0.3)
+        points = statistics.paired_gain(a, b, clusters=subjects, resamples=500, seed=trial)["points"]
+        covered += points["low"] <= truth <= points["high"]
+    assert 0.91 < covered / 300 < 0.99
+
+
+def test_no_gain_is_rarely_called_a_gain():
+    false_alarms = 0
+    for trial in range(200):
+        rng = np.random.default_rng([2, trial])
+        a, b, subjects = two_arms(rng, n_seeds=5, n_subjects=40, per_subject=6, gain=0.0)
+        false_alarms += statistics.paired_gain(a, b, clusters=subjects, resamples=500, seed=trial)["p"] < 0.05
+    assert false_alarms / 200 < 0.10
+
+
+def test_points_and_relative_gain_agree_with_the_definition():
+    a = np.zeros((2, 10), bool)
+    b = np.zeros((2, 10), bool)
+    a[:, :5], b[:, :6] = True, True
+    gain = statistics.paired_gain(a, b)
+    assert gain["points"]["estimate"] == pytest.approx(10)
+    assert gain["relative"]["estimate"] == pytest.approx(0.2)
+
+
+def test_an_arm_compared_with_itself_gains_exactly_nothing():
+    a = np.random.default_rng(0).random((3, 50)) < 0.5
+    gain = statistics.paired_gain(a, a)
+    assert gain["points"] == {"estimate": 0, "low": 0, "high": 0} and gain["p"] == 1
+
+
+def test_many_images_of_one_subject_count_as_one():
+    a, b, subjects = two_arms(np.random.default_rng(3), n_seeds=4, n_subjects=20, per_subject=5, gain=0.3)
+    few = statistics.paired_gain(a, b, clusters=subjects)["points"]
+    copied = statistics.paired_gain(np.tile(a, 10), np.tile(b, 10), clusters=np.tile(subjects, 10))["points"]
+    assert copied["high"] - copied["low"] == pytest.approx(few["high"] - few["low"], rel=1e-6)
+
+
+def test_unknown_subjects_stand_for_themselves():
+    assert statistics.cluster_codes(["", "", "anna", "anna"], 4).tolist() == [0, 1, 2, 2]
+
+
+def test_unequal_seeds_are_refused():
+    with pytest.raises(FerError, match="train both arms on every seed"):
+        statistics.paired_gain(np.ones((3, 5), bool), np.ones((2, 5), bool))
+
+
+def test_seed_interval_covers_and_one_seed_gives_none():
+    rng = np.random.default_rng(4)
+    intervals = [statistics.seed_interval(rng.normal(0.6, 0.02, 3)) for _ in range(1000)]
+    assert 0.93 < np.mean([i["low"] <= 0.6 <= i["high"] for i in intervals]) < 0.97
+    assert np.isnan(statistics.seed_interval([0.5])["low"])
+
+
+def curves(shape, *, n_seeds, noise=0.008, seed=0):
+    rng = np.random.default_rng(seed)
+    levels = rng.normal(0.5, 0.02, (n_seeds, 1))
+    return levels + shape(RATIOS) + rng.normal(scale=noise, size=(n_seeds, len(RATIOS)))
+
+
+def planted(ratios):
+    return 0.05 * np.minimum(ratios, 3)
+
+
+def test_a_planted_plateau_is_found():
+    bounds = [statistics.upper_bound(RATIOS, curves(planted, n_seeds=8, seed=s), resamples=500)
+              for s in range(60)]
+    assert np.mean([bound["identified"] for bound in bounds]) > 0.95
+    assert abs(np.median([bound["ratio"] for bound in bounds]) - 3) < 0.2
+    assert 0.85 < np.mean([bound["low"] <= 3 <= bound["high"] for bound in bounds])
+
+
+@pytest.mark.parametrize("shape", [lambda r: 0 * r, lambda r: 0.02 * r, lambda r: -0.02 * r],
+                         ids=["flat", "straight", "falling"])
+@pytest.mark.parametrize("n_seeds", [3, 8])
+def test_no_plateau_is_identified_where_there_is_none(shape, n_seeds):
+    bounds = [statistics.upper_bound(RATIOS, curves(shape, n_seeds=n_seeds, seed=s), resamples=500)
+              for s in range(100)]
+    assert np.mean([bound["identified"] for bound in bounds]) <= 0.06
+
+
+def test_one_seed_never_identifies_a_bound():
+    assert not statistics.upper_bound(RATIOS, curves(planted, n_seeds=1))["identified"]
+
+
+def test_two_ratios_are_too_few_for_a_bound():
+    with pytest.raises(FerError, match="at least 3"):
+        statistics.upper_bound([0, 1], np.ones((3, 2)))
+
+
+def a_study(rng, *, arms=("real", "mixed", "generated"), n_seeds=4):
+    correct = {}
+    for arm in arms:
+        for ratio in [0.0] if arm == "real" else [1.0, 2.0, 5.0]:
+            right = {"real": 0.5, "generated": 0.4}.get(arm, 0.5 + 0.05 * min(ratio, 2))
+            correct[arm, ratio] = rng.random((n_seeds, 300)) < right
+    rows = [{"test_set": "lab", "arm": arm, "ratio": ratio, "n_generated": 60 * ratio, "n_test": 300,
+             "train_seed": seed, "accuracy": row.mean()}
+            for (arm, ratio), group in correct.items() for seed, row in enumerate(group)]
+    return pd.DataFrame(rows), {"lab": correct}
+
+
+def test_summary_holds_the_contract():
+    table, correct = a_study(np.random.default_rng(5))
+    answer = statistics.summary(table, correct, headline_ratio=5, test_set="lab", resamples=500)
+    for name in ("gain_points", "gain_relative"):
+        assert answer[name]["low"] <= answer[name]["estimate"] <= answer[name]["high"]
+    assert {"ratio", "low", "high", "identified"} <= set(answer["upper_bound"])
+    assert list(answer["controls"]) == ["generated_only"]
+    assert answer["controls"]["generated_only"]["gain_points"]["high"] < 0 < answer["gain_points"]["low"]
+    entries = answer["test_sets"]["lab"]["by_ratio"]
+    assert [entry["ratio"] for entry in entries] == [1, 2, 5]
+    assert all(entry["p"] <= entry["p_holm"] for entry in entries)
+
+
+def test_summary_without_its_headline_ratio_is_refused():
+    table, correct = a_study(np.random.default_rng(5))
+    with pytest.raises(FerError, match="no arm mixed at ratio 7"):
+        statistics.summary(table, correct, headline_ratio=7, test_set="lab")
+
+
+def test_accuracy_by_ratio_has_one_row_per_arm_ratio_and_test_set():
+    table, _ = a_study(np.random.default_rng(5))
+    means = statistics.accuracy_by_ratio(table)
+    assert len(means) == 7 and (means["low"] <= means["accuracy"]).all() and (means["seeds"] == 4).all()

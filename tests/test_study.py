@@ -1,0 +1,184 @@
+"""What a classifier of the study is trained on, and that an interrupted study goes on where it stopped."""
+
+import json
+
+import numpy as np
+import pytest
+from test_classifier import striped_faces
+
+from fer_lib import study
+from fer_lib.errors import FerError
+from fer_lib.faces import Faces, concatenate
+from fer_lib.labels import EXPRESSIONS
+
+POOL = striped_faces(240, seed=1)
+
+
+def bank_of(n, *, seeds=(0, 1)):
+    parts = [striped_faces(n, seed=50 + seed) for seed in seeds]
+    return concatenate([Faces(part.images, part.table.assign(generator_seed=seed), "generated")
+                        for part, seed in zip(parts, seeds, strict=True)])
+
+
+BANK = bank_of(300)
+
+
+def cell(arm, ratio, *, n_real=60, seed=0, **other):
+    return study.Cell(arm, ratio, n_real, split_seed=seed, generator_seed=seed, train_seed=seed, **other)
+
+
+def ids(faces):
+    return set(faces.table["id"])
+
+
+def test_ratio_0_contains_no_generated_image_and_equals_real():
+    mixed, _ = study.training_set(POOL, BANK, cell("mixed", 0))
+    real, _ = study.training_set(POOL, BANK, cell("real", 0))
+    assert mixed.origin == "rendered" and mixed.fingerprint == real.fingerprint
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1, 2.25, 5])
+def test_ratio_is_generated_divided_by_real(ratio):
+    faces, _ = study.training_set(POOL, BANK, cell("mixed", ratio))
+    n_generated = len(ids(faces) & ids(BANK))
+    assert n_generated == round(60 * ratio) == cell("mixed", ratio).n_generated
+    assert len(faces) == 60 + n_generated
+
+
+def test_mixed_is_real_and_generated_together():
+    mixed, real, generated = (study.training_set(POOL, BANK, cell(arm, 2))[0]
+                              for arm in ("mixed", "real", "generated"))
+    assert ids(mixed) == ids(real) | ids(generated) and generated.origin == "generated"
+
+
+def test_every_class_has_as_many_images_as_any_other_within_one():
+    for n in (6, 60, 63):
+        counts = study.draw_real(POOL, n, seed=0).counts()[list(EXPRESSIONS)]
+        assert counts.sum() == n and counts.max() - counts.min() <= 1
+
+
+def test_a_larger_set_contains_the_smaller_ones():
+    sets = [ids(study.draw_generated(BANK, n, generator_seed=1)) for n in (10, 60, 61, 240)]
+    assert all(small < large for small, large in zip(sets, sets[1:], strict=False))
+
+
+def test_only_rows_of_the_generator_seed_are_drawn():
+    assert set(study.draw_generated(BANK, 60, generator_seed=1).table["generator_seed"]) == {1}
+
+
+def test_seeds_decide_the_images_and_ratios_share_them():
+    draws = [ids(study.draw_real(POOL, 60, seed=seed)) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    reals = [ids(study.training_set(POOL, BANK, cell("mixed", ratio))[0]) & ids(POOL) for ratio in (1, 4)]
+    assert reals[0] == reals[1]
+
+
+def test_generated_images_carry_their_weight():
+    faces, weights = study.training_set(POOL, BANK, cell("mixed", 1, weight=0.25))
+    is_generated = faces.table["id"].isin(ids(BANK)).to_numpy()
+    assert (weights[is_generated] == 0.25).all() and (weights[~is_generated] == 1).all()
+
+
+def test_plan_has_real_once_and_every_other_arm_at_every_ratio_per_seed():
+    cells = study.plan(["real", "generated", "mixed"], [0, 1, 5], 60, [0, 1, 2])
+    assert len(cells) == 3 * (1 + 2 + 2) == len({each.name for each in cells})
+    assert {each.ratio for each in cells if each.arm == "real"} == {0}
+    assert {each.ratio for each in cells if each.arm == "mixed"} == {1, 5}
+    assert all(each.split_seed == each.generator_seed == each.train_seed for each in cells)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((["real"], [-1], 60, [0]), "ratio -1 is not possible"),
+    ((["reel"], [1], 60, [0]), "arm 'reel' is unknown"),
+    ((["real"], [1], 5, [0]), "without an image"),
+])
+def test_a_plan_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(FerError, match=message):
+        study.plan(*arguments)
+
+
+def test_too_small_a_bank_or_pool_is_refused():
+    with pytest.raises(FerError, match="50 images of anger are among the generated faces"):
+        study.training_set(POOL, BANK, cell("generated", 6))
+    with pytest.raises(FerError, match="40 images of anger are among the training reserve"):
+        study.training_set(POOL, BANK, cell("real", 0, n_real=300))
+    with pytest.raises(FerError, match="no generated faces with a column generator_seed"):
+        study.training_set(POOL, None, cell("mixed", 1))
+
+
+def run(folder, *, cells=None, **options):
+    cells = cells or study.plan(["real", "mixed"], [0, 1], 12, [0, 1])
+    options = {"max_epochs": 1, "lr": 1e-3, "jobs": 1, **options}
+    return study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, device="cpu",
+                     tests={"lab": striped_faces(24, seed=8), "wild": striped_faces(12, seed=9)}, folder=folder,
+                     **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    return folder, run(folder)
+
+
+def test_the_table_has_the_columns_of_the_contract_in_plan_order(finished):
+    _, table = finished
+    assert list(table.columns) == study.COLUMNS
+    assert list(zip(table["arm"], table["ratio"], table["train_seed"], table["test_set"], strict=True))[:4] == [
+        ("real", 0, 0, "lab"), ("real", 0, 0, "wild"), ("mixed", 1, 0, "lab"), ("mixed", 1, 0, "wild")]
+    assert table["n_test"].tolist()[:2] == [24, 12] and len(table) == 8
+
+
+def test_same_seeds_give_the_same_table_whatever_the_number_of_processes(finished, tmp_path):
+    again = run(tmp_path, jobs=2)
+    assert again.drop(columns="seconds").equals(finished[1].drop(columns="seconds"))
+
+
+def test_a_finished_study_trains_nothing(finished, monkeypatch):
+    monkeypatch.setattr(study, "train_cell", None)
+    assert run(finished[0]).equals(finished[1])
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(finished, tmp_path, monkeypatch):
+    train_cell, trained = study.train_cell, []
+
+    def until_the_third(task):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(task.cell)
+        return train_cell(task)
+
+    monkeypatch.setattr(study, "train_cell", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    monkeypatch.setattr(study, "train_cell", lambda task: trained.append(task.cell) or train_cell(task))
+    resumed = run(tmp_path)
+    assert len(trained) == len(set(trained)) == 4
+    assert resumed.drop(columns="seconds").equals(finished[1].drop(columns="seconds"))
+
+
+def test_a_result_of_other_options_or_data_does_not_count(finished, tmp_path):
+    one = study.plan(["real"], [0], 12, [0])
+    run(tmp_path, cells=one, max_epochs=1)
+    assert run(tmp_path, cells=one, max_epochs=2)["updates"].iloc[0] == 2
+
+
+def test_predictions_agree_with_the_table(finished):
+    folder, table = finished
+    cells = study.plan(["real", "mixed"], [0, 1], 12, [0, 1])
+    tests = {"lab": striped_faces(24, seed=8), "wild": striped_faces(12, seed=9)}
+    correct = study.correctness(folder, cells, tests)
+    row = table.query("arm == 'mixed' and train_seed == 1 and test_set == 'wild'").iloc[0]
+    assert correct["wild"]["mixed", 1.0].shape == (2, 12)
+    assert np.isclose(correct["wild"]["mixed", 1.0][1].mean(), row["accuracy"], atol=1e-6)
+    assert len(study.history(folder, cells[0])) == 1
+
+
+def test_only_results_are_left_in_the_folder(finished):
+    names = sorted(path.name for path in finished[0].iterdir())
+    assert len(names) == 8 and all(name.endswith((".json", ".npz")) for name in names)
+    assert "key" in json.loads((finished[0] / names[0]).read_text(encoding="utf-8"))
+
+
+def test_a_missing_cell_is_named(tmp_path):
+    with pytest.raises(FerError, match="real_r0_w1_n60_s0_g0_t0 has no predictions"):
+        study.predictions(tmp_path, cell("real", 0))
