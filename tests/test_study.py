@@ -106,15 +106,15 @@ def test_too_small_a_bank_or_pool_is_refused():
         study.training_set(POOL, None, cell("mixed", 1))
 
 
-def tests():
+def two_test_sets():
     return {"lab": striped_faces(24, seed=8), "wild": striped_faces(12, seed=9)}
 
 
 def run(folder, *, cells=None, **options):
     cells = cells or study.plan(["real", "mixed"], [0, 1], 12, [0, 1])
     options = {"max_epochs": 1, "lr": 1e-3, "jobs": 1, **options}
-    return study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, tests=tests(),
-                     folder=folder, device="cpu", **options)
+    return study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK,
+                     tests=two_test_sets(), folder=folder, device="cpu", **options)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_a_result_of_other_options_or_data_does_not_count(finished, tmp_path):
 def test_predictions_agree_with_the_table(finished):
     folder, table = finished
     cells = study.plan(["real", "mixed"], [0, 1], 12, [0, 1])
-    correct = study.correctness(folder, cells, tests())
+    correct = study.correctness(folder, cells, two_test_sets())
     row = table.query("arm == 'mixed' and train_seed == 1 and test_set == 'wild'").iloc[0]
     assert correct["wild"]["mixed", 1.0].shape == (2, 12)
     assert np.isclose(correct["wild"]["mixed", 1.0][1].mean(), row["accuracy"], atol=1e-6)
