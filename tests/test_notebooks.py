@@ -158,7 +158,7 @@ def test_the_smoke_run_ends_in_the_promised_files(smoke_run):
 
 
 def test_a_second_smoke_run_repeats_nothing(smoke_run):
-    run = command_line("run_all.py", "--profile", "smoke", "--output", smoke_run, timeout=10)
+    run = command_line("run_all.py", "--profile", "smoke", "--output", smoke_run, timeout=120)
     assert run.returncode == 0 and "nothing was repeated" in run.stdout, run.stdout + run.stderr
 
 

@@ -256,15 +256,16 @@ def test_an_interrupted_run_says_so_and_can_go_on(project):
     call = ("import run_all, sys, pathlib; output, notebooks, params = map(pathlib.Path, sys.argv[1:]); "
             "sys.exit(run_all.main(['--output', str(output)], notebooks=notebooks, params=params))")
     command = [sys.executable, "-c", call, project.output, project.notebooks, project.params]
-    process = subprocess.Popen(command, cwd=REPOSITORY, text=True, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A test run in the background may have been told to ignore interrupts; this run must hear them.
+    process = subprocess.Popen(command, cwd=REPOSITORY, text=True, start_new_session=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     running = project.output / "runs" / "demo" / "notebooks" / "02_second.running.ipynb"
     deadline = time.monotonic() + 60
     while not running.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(2)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and err.startswith("Interrupted") and err.count("\n") == 1, err
     assert "01_first             ran" in out and not running.exists()
     assert project.plan()["01_first"] == "is current"
