@@ -7,6 +7,7 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from conftest import command_line
@@ -160,6 +161,17 @@ def test_the_smoke_run_ends_in_the_promised_files(smoke_run):
 def test_a_second_smoke_run_repeats_nothing(smoke_run):
     run = command_line("run_all.py", "--profile", "smoke", "--output", smoke_run, timeout=120)
     assert run.returncode == 0 and "nothing was repeated" in run.stdout, run.stdout + run.stderr
+
+
+def test_the_same_seeds_give_the_same_study(smoke_run, tmp_path):
+    """Every classifier is trained anew; only the seconds may differ."""
+    copy = tmp_path / "copy"
+    shutil.copytree(smoke_run, copy)
+    shutil.rmtree(copy / "runs" / "smoke" / "study")
+    run = command_line("run_all.py", "--profile", "smoke", "--only", "06", "--output", copy)
+    assert run.returncode == 0, run.stdout + run.stderr
+    first, second = (pd.read_csv(folder / "results" / "smoke" / "ratio_study.csv") for folder in (smoke_run, copy))
+    pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"), check_exact=True)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
