@@ -16,14 +16,18 @@ from fer_lib import engine
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
+from fer_lib.networks import expression_flow
 from fer_lib.training import load_generator
 
 log = logging.getLogger(__name__)
 
 
 def latents(indices, *, seed, latent_size):
-    """The latent of each identity, which depends on (seed, index) alone: float32 [n, latent_size]."""
-    draws = [np.random.default_rng([seed, index]).standard_normal(latent_size) for index in indices]
+    """The latent of each identity, which depends on (seed, index) alone: float32 [n, latent_size].
+
+    seed : int, or a list of ints.
+    """
+    draws = [np.random.default_rng([*np.atleast_1d(seed).tolist(), index]).standard_normal(latent_size) for index in indices]
     return torch.from_numpy(np.array(draws, np.float32).reshape(-1, latent_size))
 
 
@@ -44,28 +48,46 @@ def identities(generator, indices, *, seed, truncation=1.0, batch_size=64):
 
 
 @torch.inference_mode()
-def impose(generator, images, expression, *, batch_size=64):
-    """The faces `images`, float [n, C, H, W] in -1..1, with `expression` (a name) imposed by a StarGAN."""
+def impose(generator, images, expression, *, intensity=1.0, seed=None, batch_size=64):
+    """The faces `images`, float [n, C, H, W] in -1..1, with `expression` (a name) imposed.
+
+    generator : stargan.Generator or expression_flow.Generator.
+    intensity : 0 leaves the face as it is, 1 is full; only expression_flow knows others than 1.
+    seed : int, draws how each face shows the expression; None shows it the typical way. StarGAN has one way.
+    Raises FerError for a negative intensity, or another than 1 where the generator has none.
+    """
+    varied = isinstance(generator, expression_flow.Generator)
+    if intensity < 0 or (intensity != 1 and not varied):
+        raise FerError(f"The intensity {intensity} is not possible: use 0 or more with the flow GAN, and 1 with StarGAN.")
     code = ALL_EXPRESSIONS.index(expression)
-    parts = [generator(part, torch.full([len(part)], code, device=part.device)) for part in images.split(batch_size)]
+    options = [{}] * len(images)
+    if varied:
+        ways = (torch.zeros(len(images), generator.latent_size) if seed is None else
+                latents(range(len(images)), seed=[seed, code], latent_size=generator.latent_size)).to(images.device)
+        options = [{"latent": part, "intensity": intensity} for part in ways.split(batch_size)]
+    parts = [generator(part, torch.full([len(part)], code, device=part.device), **option)
+             for part, option in zip(images.split(batch_size), options)]
     return torch.cat(parts).clamp(-1, 1)
 
 
-def generate(identity_gan, expression_gan, *, n_identities, seed, truncation=1.0, expressions=EXPRESSIONS):
+def generate(identity_gan, expression_gan, *, n_identities, seed, truncation=1.0, intensity=1.0,
+             expressions=EXPRESSIONS):
     """A balanced set of generated faces: every identity shows every expression once.
 
     identity_gan, expression_gan : the two generators, on one device.
     n_identities : int. seed : int; identity i of a seed is always the same person.
-    Returns Faces [n_identities * len(expressions)], sorted by identity, with the columns generator_seed
-    and truncation. Raises FerError for fewer than one identity.
+    truncation, intensity : see `identities` and `impose`.
+    Returns Faces [n_identities * len(expressions)], sorted by identity, with the columns generator_seed,
+    truncation and intensity. Raises FerError for fewer than one identity.
     """
     if n_identities < 1:
         raise FerError(f"{n_identities} identities were asked for: ask for at least one.")
     people = identities(identity_gan, range(n_identities), seed=seed, truncation=truncation)
-    images = torch.stack([impose(expression_gan, people, name) for name in expressions], 1)
+    images = torch.stack([impose(expression_gan, people, name, intensity=intensity, seed=seed)
+                          for name in expressions], 1)
     subjects = [f"g{seed}-{index:05d}" for index in range(n_identities)]
     rows = [{"id": f"{subject}-{name}", "expression": name, "subject": subject, "domain": "",
-             "generator_seed": seed, "truncation": truncation} for subject in subjects for name in expressions]
+             "generator_seed": seed, "truncation": truncation, "intensity": intensity} for subject in subjects for name in expressions]
     return Faces(to_uint8(images.flatten(0, 1)), pd.DataFrame(rows), "generated")
 
 
@@ -104,7 +126,8 @@ def identities_needed(largest_ratio, n_real):
     return max(1, math.ceil(largest_ratio * n_real / len(EXPRESSIONS)))
 
 
-def make_bank(identity_folder, expression_folder, folder, *, n_identities, seeds, truncation, device="auto"):
+def make_bank(identity_folder, expression_folder, folder, *, n_identities, seeds, truncation, intensity=1.0,
+              device="auto"):
     """Write into `folder` the faces that a study draws from: `n_identities` people for each of `seeds`.
 
     identity_folder, expression_folder : where the two generator.safetensors lie. Other arguments: see `generate`.
@@ -114,6 +137,7 @@ def make_bank(identity_folder, expression_folder, folder, *, n_identities, seeds
             for path in (identity_folder, expression_folder)]
     parts = []
     for seed in seeds:
-        parts.append(generate(*gans, n_identities=n_identities, seed=seed, truncation=truncation))
+        parts.append(generate(*gans, n_identities=n_identities, seed=seed, truncation=truncation,
+                              intensity=intensity))
         log.info("generated %d faces of seed %d", len(parts[-1]), seed)
     concatenate(parts).save(folder)

@@ -21,6 +21,19 @@ def r1_penalty(discriminator, real, *, gamma):
     return gamma / 2 * gradient.square().sum([1, 2, 3]).mean()
 
 
+def relativistic_discriminator(real_logits, fake_logits):
+    """softplus(D(G(z)) - D(x)), mean over pairs: each fake is compared with one real image.
+
+    Source: Jolicoeur-Martineau 2018 (RpGAN); Huang et al. 2024 (R3GAN), equation 2.
+    """
+    return F.softplus(fake_logits - real_logits).mean()
+
+
+def relativistic_generator(real_logits, fake_logits):
+    """softplus(D(x) - D(G(z))), mean over pairs. Source: as `relativistic_discriminator`."""
+    return F.softplus(real_logits - fake_logits).mean()
+
+
 def wasserstein_gradient_penalty(critic, real, fake, mix):
     """E (|grad_x D(x)|_2 - 1)^2 on points between real and fake images.
 
@@ -30,6 +43,16 @@ def wasserstein_gradient_penalty(critic, real, fake, mix):
     point = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
     gradient, = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def flow_smoothness(flow):
+    """Mean squared difference of neighbouring displacements, in pixels of displacement per pixel.
+
+    flow : float [B, 2, H, W] in units of half the image. Source: Horn and Schunck 1981, equation 3.
+    """
+    height, width = flow.shape[2:]
+    pixels = flow * flow.new_tensor([width / 2, height / 2]).view(1, 2, 1, 1)
+    return pixels.diff(dim=2).square().mean() + pixels.diff(dim=3).square().mean()
 
 
 def stargan_discriminator(discriminator, real, label, fake, mix, *, weight_class=1.0, weight_gradient=10.0):

@@ -14,28 +14,36 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fer_lib import augment, engine, losses
 from fer_lib.errors import FerError
-from fer_lib.networks import stargan, stylegan2
+from fer_lib.networks import expression_flow, stargan, stylegan2
 
 log = logging.getLogger(__name__)
 
+OBJECTIVES = ("non-saturating", "relativistic")
+
 
 def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=2e-3, gamma=1.0,
-                       r1_interval=16, augmentation=("light", "shift", "cutout"), ema_kimg=5.0, device="auto",
-                       log_every=100, checkpoint_every=200):
+                       r1_interval=16, augmentation=("light", "shift", "cutout"), ema_kimg=5.0,
+                       objective="non-saturating", device="auto", log_every=100, checkpoint_every=200):
     """Train StyleGAN2 on `faces` and write generator.safetensors (its moving average) into `folder`.
 
     faces : Faces [n]; expressions are not used. steps : int, generator updates.
     image_options : dict of widths for stylegan2.Generator and Discriminator.
     gamma : R1 weight. r1_interval : steps between two R1 penalties (lazy regularisation).
     ema_kimg : half-life of the generator's moving average, in thousands of images, with a warm-up.
+    objective : "non-saturating" (the paper's) or "relativistic" (R3GAN's pairing loss, with R2, the penalty on
+    generated images, beside R1).
     Returns the history: DataFrame, one row per `log_every` steps, with the mean of each loss term.
-    Source: Karras et al. 2020 (lazy R1: appendix B); Zhao et al. 2020 (DiffAugment).
+    Raises FerError for another objective.
+    Source: Karras et al. 2020 (lazy R1: appendix B); Zhao et al. 2020 (DiffAugment); Huang et al. 2024 (R3GAN).
     """
+    if objective not in OBJECTIVES:
+        raise FerError(f"The objective {objective!r} is unknown: use {' or '.join(OBJECTIVES)}.")
     device = engine.device(device)
     options = {"image_size": faces.image_size, "channels": faces.channels, **(image_options or {})}
     generator, discriminator = seeded(lambda: (stylegan2.Generator(**options),
@@ -43,21 +51,33 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     optimisers = (adam(generator, lr=lr, betas=(0.0, 0.99)),
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=r1_interval))
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
-    images = torch.from_numpy(np.array(faces.images))
+    images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
 
     def see(image):
         return discriminator(augment.diff_augment(image, policy=augmentation))
+
+    def generator_loss(real, fake):
+        if not paired:
+            return losses.non_saturating_generator(see(fake))
+        with torch.no_grad():
+            real_logits = see(real)
+        return losses.relativistic_generator(real_logits, see(fake))
+
+    def discriminator_loss(real, fake):
+        formula = losses.relativistic_discriminator if paired else losses.non_saturating_discriminator
+        return formula(see(real), see(fake))
 
     def step(number):
         real = to_device(images[torch.randint(len(images), [batch_size])], device)
         latent = torch.randn(2, batch_size, generator.latent_size).to(device)
         fake = generator(latent[0])
-        terms = {"generator": update(optimisers[0], losses.non_saturating_generator(see(fake)), generator)}
-        loss = losses.non_saturating_discriminator(see(real), see(generator(latent[1]).detach()))
-        terms["discriminator"] = update(optimisers[1], loss, discriminator)
+        terms = {"generator": update(optimisers[0], generator_loss(real, fake), generator)}
+        fake = generator(latent[1]).detach()
+        terms["discriminator"] = update(optimisers[1], discriminator_loss(real, fake), discriminator)
         if number % r1_interval == 0:
-            penalty = losses.r1_penalty(see, real, gamma=gamma) * r1_interval
-            terms["r1"] = update(optimisers[1], penalty, discriminator) / r1_interval
+            for name, images_seen in (("r1", real), ("r2", fake))[:2 if paired else 1]:
+                penalty = losses.r1_penalty(see, images_seen, gamma=gamma) * r1_interval
+                terms[name] = update(optimisers[1], penalty, discriminator) / r1_interval
         seen = (number + 1) * batch_size
         follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
         return terms
@@ -124,6 +144,103 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
     history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
                    log_every=log_every, checkpoint_every=checkpoint_every)
     save_weights(generator, folder, name="generator", options=g_options, kind="stargan")
+    return history
+
+
+def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=1.0,
+                   penalty_interval=8, warm_up=500, weight_class=0.3, weight_self=1.0, weight_smooth=1.0, weight_residual=0.1,
+                   augmentation=("light", "shift"), ema_kimg=2.0, device="auto", log_every=50, checkpoint_every=200):
+    """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
+
+    The discriminator compares a generated face with a real one of the same expression (relativistic pairing);
+    its label logits are trained on real faces alone. Every expression is drawn equally often.
+    faces : Faces [n]. steps : int, updates of each network. image_options : dict of expression_flow.Generator's
+    width and n_blocks, and of Discriminator's critic_width.
+    lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
+    warm_up : updates in which the discriminator learns the labels of real faces before the first step.
+    gamma : weight of R1 and R2, at every `penalty_interval`-th step. weight_class : of the label logits in the
+    generator's loss. weight_self : of the change made when a face is asked for the expression that it has.
+    weight_smooth, weight_residual : of an uneven flow and of the residual's mean size.
+    Other arguments, and what comes back, as in `train_identity_gan`.
+    Raises FerError when an expression has no image.
+    Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection).
+    """
+    empty = faces.counts().loc[lambda count: count == 0].index.tolist()
+    if empty:
+        raise FerError(f"The expression GAN needs images of all seven expressions; none shows {', '.join(empty)}.")
+    device = engine.device(device)
+    given = {"channels": faces.channels, **(image_options or {})}
+    g_options = {key: value for key, value in given.items() if key != "critic_width"}
+    d_options = {key: value for key, value in given.items() if key in ("channels", "critic_width")}
+    generator, discriminator = seeded(lambda: (expression_flow.Generator(**g_options), expression_flow.Discriminator(
+        image_size=faces.image_size, **d_options)), seed, device)
+    rates = (lr / 2, lr * penalty_interval / (penalty_interval + 1))
+    optimisers = (adam(generator, lr=lr / 2, betas=(0.0, 0.99)),
+                  adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
+    ema = copy.deepcopy(generator).eval().requires_grad_(False)
+    images, labels = torch.from_numpy(np.array(faces.images)), torch.from_numpy(faces.codes)
+    chances = 1 / labels.bincount()[labels].double()
+
+    def draw():
+        index = torch.multinomial(chances, 2 * batch_size, replacement=True)
+        drawn = augment.mirror(to_device(images[index], device)).split(batch_size)
+        label, source_label = labels[index].to(device).split(batch_size)
+        return *drawn, label, source_label, torch.randn(batch_size, generator.latent_size).to(device)
+
+    def see(image, label):
+        shared, by_label = discriminator(augment.diff_augment(image, policy=augmentation))
+        return shared + by_label.gather(1, label[:, None])[:, 0], by_label
+
+    def teach_labels():
+        for _ in range(warm_up):
+            real, _, label, _, _ = draw()
+            update(optimisers[1], F.cross_entropy(see(real, label)[1], label), discriminator)
+
+    def teach_discriminator(number):
+        real, source, label, _, latent = draw()
+        with torch.no_grad():
+            fake = generator(source, label, latent=latent)
+        real_logits, by_label = see(real, label)
+        terms = {"discriminator": losses.relativistic_discriminator(real_logits, see(fake, label)[0]),
+                 "discriminator_class": F.cross_entropy(by_label, label)}
+        update(optimisers[1], sum(terms.values()), discriminator)
+        if number % penalty_interval == 0:
+            terms["r1"] = losses.r1_penalty(lambda image: see(image, label)[0], real, gamma=gamma)
+            terms["r2"] = losses.r1_penalty(lambda image: see(image, label)[0], fake, gamma=gamma)
+            update(optimisers[1], (terms["r1"] + terms["r2"]) * penalty_interval, discriminator)
+        return terms
+
+    def teach_generator():
+        real, source, label, source_label, latent = draw()
+        flow, residual = generator.change(source, label, latent=latent)
+        fake = expression_flow.apply_change(source, flow, residual)
+        with torch.no_grad():
+            real_logits, _ = see(real, label)
+        logits, by_label = see(fake, label)
+        same = (label == source_label).float()
+        terms = {"generator": losses.relativistic_generator(real_logits, logits),
+                 "generator_class": F.cross_entropy(by_label, label),
+                 "generator_self": ((fake - source).abs().mean([1, 2, 3]) * same).sum() / same.sum().clamp(min=1),
+                 "generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().mean()}
+        weights = (1.0, weight_class, weight_self, weight_smooth, weight_residual)
+        update(optimisers[0], sum(w * term for w, term in zip(weights, terms.values(), strict=True)), generator)
+        return terms
+
+    def step(number):
+        for optimiser, rate in zip(optimisers, rates):
+            optimiser.param_groups[0]["lr"] = rate * min(1.0, 2 * (1 - number / steps))
+        if number == 0:
+            teach_labels()
+        terms = teach_discriminator(number) | teach_generator()
+        seen = (number + 1) * batch_size
+        follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
+        return {name: term.detach() for name, term in terms.items()}
+
+    state = {"generator": generator, "discriminator": discriminator, "ema": ema,
+             "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
+    history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+                   log_every=log_every, checkpoint_every=checkpoint_every)
+    save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow")
     return history
 
 
@@ -260,7 +377,8 @@ def load_generator(path, *, device="cpu"):
     try:
         with safe_open(path, "pt") as file:
             options = dict(file.metadata())
-        kind = {"stylegan2": stylegan2.Generator, "stargan": stargan.Generator}[options.pop("kind")]
+        kind = {"stylegan2": stylegan2.Generator, "stargan": stargan.Generator,
+                "expression_flow": expression_flow.Generator}[options.pop("kind")]
         network = kind(**{key: int(value) for key, value in options.items()})
         network.load_state_dict(load_file(path))
     except Exception as error:  # safetensors and torch raise many types for a damaged file

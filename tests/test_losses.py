@@ -49,3 +49,17 @@ def test_shift_moves_whole_pixels_and_cutout_removes_a_square():
     assert torch.equal(augment.shift(images).sum([1, 2, 3]), torch.ones(16))
     holes = (augment.cutout(torch.ones(200, 1, 32, 32)) == 0).sum([1, 2, 3])
     assert holes.max() == 16 * 16 and holes.min() >= 8 * 8 - 16
+
+
+def test_the_relativistic_pair_compares_each_fake_with_its_real_image():
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.5])
+    wanted = (math.log1p(math.exp(0.5 - 2)) + math.log1p(math.exp(0.5 + 1))) / 2
+    assert math.isclose(losses.relativistic_discriminator(real, fake), wanted, rel_tol=1e-6)
+    assert math.isclose(losses.relativistic_generator(fake, real), wanted, rel_tol=1e-6)
+
+
+def test_a_constant_flow_is_smooth_and_a_shear_of_one_pixel_per_row_costs_one():
+    assert losses.flow_smoothness(torch.full((1, 2, 8, 8), 0.3)) == 0
+    flow = torch.zeros(1, 2, 8, 8)
+    flow[:, 0] = torch.arange(8)[:, None] * (2 / 8)
+    assert math.isclose(losses.flow_smoothness(flow), 0.5, rel_tol=1e-6)  # x moves, y does not: the mean is 1/2

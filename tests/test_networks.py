@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fer_lib.errors import FerError
-from fer_lib.networks import stargan, stylegan2
+from fer_lib.networks import expression_flow, stargan, stylegan2
 
 SMALL = {"channel_base": 256, "channel_max": 8}
 
@@ -78,3 +78,38 @@ def test_the_label_changes_the_translation():
     image = torch.randn(1, 1, 32, 32)
     one, two = generator(image, torch.tensor([0])), generator(image, torch.tensor([1]))
     assert not torch.allclose(one, two)
+
+
+def flow_gan(**options):
+    torch.manual_seed(0)
+    generator = expression_flow.Generator(width=8, n_blocks=1, **options)
+    torch.nn.init.normal_(generator.head.weight, std=0.1)  # as if it had been trained
+    return generator
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("image_size", [32, 48, 256])
+def test_the_flow_gan_takes_sizes_and_channels(image_size, channels):
+    images, label = torch.rand(2, channels, image_size, image_size) * 2 - 1, torch.tensor([0, 6])
+    assert flow_gan(channels=channels)(images, label).shape == images.shape
+    shared, by_label = expression_flow.Discriminator(image_size=image_size, channels=channels, critic_width=4)(images)
+    assert shared.shape == (2,) and by_label.shape == (2, 7)
+
+
+def test_intensity_zero_returns_the_face_and_one_changes_it():
+    images, label = torch.rand(3, 1, 32, 32) * 2 - 1, torch.tensor([0, 3, 5])
+    generator = flow_gan()
+    with torch.no_grad():
+        assert torch.allclose(generator(images, label, intensity=0.0), images, atol=1e-5)
+        each = generator(images, label, intensity=torch.tensor([0.0, 1.0, 1.0]))
+        assert torch.allclose(each[0], images[0], atol=1e-5)
+        assert torch.equal(each[1:], generator(images, label)[1:]) and (each[1:] - images[1:]).abs().max() > 0.01
+
+
+def test_a_flow_fetches_pixels_from_where_it_points():
+    image = torch.zeros(1, 1, 8, 8)
+    image[0, 0, 3, 5] = 1
+    flow = torch.zeros(1, 2, 8, 8)
+    flow[:, 0] = 2 * 2 / 8  # two pixels from the right, in units of half the image
+    moved = expression_flow.apply_change(image, flow, torch.zeros_like(image))
+    assert torch.allclose(moved[0, 0, 3, 3], torch.tensor(1.0), atol=1e-5) and moved.sum() < 1.001

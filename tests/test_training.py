@@ -9,10 +9,13 @@ from fer_lib import generation, training
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
+from fer_lib.networks import expression_flow
 
 SIZES = {"identity": {"channel_base": 256, "channel_max": 8, "latent_size": 8},
-         "expression": {"conv_dim": 4, "n_blocks": 1}}
-TRAIN = {"identity": training.train_identity_gan, "expression": training.train_expression_gan}
+         "expression": {"conv_dim": 4, "n_blocks": 1},
+         "flow": {"width": 8, "n_blocks": 1, "critic_width": 4}}
+TRAIN = {"identity": training.train_identity_gan, "expression": training.train_expression_gan,
+         "flow": training.train_flow_gan}
 
 
 def make_faces(n=28, channels=1):
@@ -24,6 +27,8 @@ def make_faces(n=28, channels=1):
 
 def train(gan, folder, *, steps=4, **options):
     folder.mkdir(exist_ok=True)
+    if gan == "flow":
+        options = {"warm_up": 1} | options
     return TRAIN[gan](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan], device="cpu",
                       log_every=2, **options)
 
@@ -55,6 +60,13 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, tmp_path, monk
     losses = [name for name in history if "second" not in name]
     expected = training.load_history(tmp_path / "whole")[losses]
     pd.testing.assert_frame_equal(history[losses], expected)
+
+
+def test_the_relativistic_identity_gan_trains_and_another_objective_is_refused(tmp_path):
+    history = train("identity", tmp_path / "run", objective="relativistic")
+    assert {"r1", "r2"} <= set(history) and history["generator"].iloc[0] > 0
+    with pytest.raises(FerError, match="'hinge' is unknown"):
+        train("identity", tmp_path / "other", objective="hinge")
 
 
 @pytest.mark.parametrize("gan", TRAIN)
@@ -97,12 +109,12 @@ def test_lazy_regularisation_corrects_the_optimiser():
     assert optimiser.defaults["betas"][1] == pytest.approx(0.99 ** (16 / 17))
 
 
-@pytest.fixture(scope="module")
-def gans(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gans")
-    for gan in TRAIN:
+@pytest.fixture(scope="module", params=["expression", "flow"])
+def gans(tmp_path_factory, request):
+    folder, both = tmp_path_factory.mktemp("gans"), ("identity", request.param)
+    for gan in both:
         train(gan, folder / gan, steps=1)
-    return [training.load_generator(folder / gan / "generator.safetensors") for gan in TRAIN]
+    return [training.load_generator(folder / gan / "generator.safetensors") for gan in both]
 
 
 def test_generated_faces_are_balanced_and_decided_by_the_seed(gans):
@@ -123,6 +135,19 @@ def test_bad_numbers_are_refused(gans):
         generation.generate(*gans, n_identities=0, seed=0)
     with pytest.raises(FerError, match="truncation"):
         generation.identities(gans[0], [0], seed=0, truncation=-1)
+    with pytest.raises(FerError, match="intensity"):
+        generation.impose(gans[1], torch.zeros(1, 1, 32, 32), "fear", intensity=-1)
+
+
+def test_intensity_is_for_the_flow_gan_and_zero_of_it_changes_nothing(gans):
+    people = generation.identities(gans[0], range(3), seed=0)
+    if isinstance(gans[1], expression_flow.Generator):
+        assert torch.allclose(generation.impose(gans[1], people, "fear", intensity=0.0, seed=1), people, atol=1e-5)
+        strong = generation.impose(gans[1], people, "fear", intensity=1.5)
+        assert not torch.allclose(strong, generation.impose(gans[1], people, "fear"))
+    else:
+        with pytest.raises(FerError, match="use 0 or more with the flow GAN"):
+            generation.impose(gans[1], people, "fear", intensity=0.5)
 
 
 def test_a_copied_face_is_nearest_to_itself():
