@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
+from sklearn.metrics import pairwise_distances
+from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -38,8 +40,7 @@ def train_judge(faces, *, seed, epochs=20, lr=3e-3, batch_size=32, width=24, dev
     with seeded(seed, device):
         judge = Judge(channels=faces.channels, n_classes=n_classes, width=width)
         judge = judge.to(device, memory_format=torch.channels_last)
-        _fit_judge(judge, _tensor(faces, device), torch.tensor(faces.codes, device=device),
-                   epochs=epochs, lr=lr, batch_size=min(batch_size, len(faces)), seed=seed)
+        fit_judge(judge, faces, faces.codes, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
     return judge.eval()
 
 
@@ -53,8 +54,15 @@ def _check_judge_faces(faces):
     return 7 if counts["neutral"] else 6
 
 
-def _fit_judge(judge, images, codes, *, epochs, lr, batch_size, seed):
-    """AdamW with a one-cycle schedule over shuffled, augmented batches (incomplete ones are left out)."""
+def fit_judge(judge, faces, codes, *, epochs, lr, batch_size, seed):
+    """Train a network in place to tell the classes of faces apart.
+
+    AdamW with a one-cycle schedule over shuffled, augmented batches (incomplete ones are left out).
+    judge : Judge. faces : Faces [n]. codes : int [n], 0 .. n_classes - 1. Other arguments: see `train_judge`.
+    """
+    device = next(judge.parameters()).device
+    images, codes = _tensor(faces, device), torch.as_tensor(codes, device=device)
+    batch_size = min(batch_size, len(codes))
     n_batches = len(codes) // batch_size
     optimizer = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=1e-2, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * n_batches)
@@ -196,6 +204,28 @@ def _compared(metric, judge, real, generated):
         for batch in _batches(judge, faces):
             metric.update(batch, real=is_real)
     return metric
+
+
+def coverage(real, generated, *, k=5):
+    """How well two equally large samples cover each other, by balls around the k nearest neighbours.
+
+    real, generated : float [n, d], features of equally many faces (Naeem et al. compare equal counts).
+    k : int, neighbours; 5 as in the paper.
+    Returns a dict of fractions: precision and recall (Kynkaanniemi et al. 2019, eq. 2), density (may exceed
+    1) and coverage (Naeem et al. 2020, eqs. 4 and 6: real faces with a generated one nearer than their k-th
+    real neighbour).
+    Raises FerError for samples of different sizes, or of k faces or fewer.
+    """
+    real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
+    if len(real) != len(generated) or len(real) <= k:
+        raise FerError(f"Coverage compares equally many faces, more than {k} of each, not {len(real)} and "
+                       f"{len(generated)}: draw as many of both.")
+    radii = [NearestNeighbors(n_neighbors=k).fit(part).kneighbors()[0][:, -1] for part in (real, generated)]
+    distances = pairwise_distances(real, generated)
+    in_real, in_generated = distances < radii[0][:, None], distances < radii[1][None, :]
+    return {"precision": float(in_real.any(0).mean()), "recall": float(in_generated.any(1).mean()),
+            "density": float(in_real.sum(0).mean() / k),
+            "coverage": float((distances.min(1) < radii[0]).mean())}
 
 
 # ---- batches -------------------------------------------------------------------------------------------

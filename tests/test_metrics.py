@@ -90,3 +90,13 @@ def test_kid_is_near_zero_for_the_same_source_and_repeats_exactly(judge):
 def test_a_single_face_has_no_distance(judge):
     with pytest.raises(FerError, match="at least 2 generated faces"):
         metrics.fid(judge, striped_faces(12, seed=1), striped_faces(1, seed=2))
+
+
+def test_a_sample_of_the_same_distribution_is_covered_and_a_collapsed_one_is_not():
+    rng = np.random.default_rng(0)
+    real, other = rng.normal(size=(2, 400, 8))
+    same, collapsed = metrics.coverage(real, other), metrics.coverage(real, np.repeat(other[:1], 400, 0))
+    assert same["coverage"] > 0.9 and 0.8 < same["density"] < 1.2
+    assert collapsed["coverage"] < 0.1 and collapsed["recall"] == 0
+    with pytest.raises(FerError, match="draw as many"):
+        metrics.coverage(real, other[:399])
