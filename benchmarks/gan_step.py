@@ -1,0 +1,254 @@
+"""Training steps and generation of both GANs, beside the original implementations where their code is at hand.
+
+Run from the repository root:
+    python benchmarks/gan_step.py [--stargan FOLDER_OF_YUNJEY_STARGAN] [--stylegan2 FOLDER_OF_STYLEGAN2_ADA_PYTORCH]
+                                  [--size 64] [--batch 16] [--repeats 5] [--device auto]
+
+Both sides have the same architecture, batch, precision (float32), losses and threads, and take turns, so that a
+change of the machine's speed meets both. The originals are the user's copies; none of their code is here.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+from fer_lib import engine, losses, training
+from fer_lib.networks import stargan, stylegan2
+
+STARGAN = {"conv_dim": 64, "n_blocks": 6, "channels": 3}  # the original's defaults
+STYLEGAN2 = {"channel_base": 8192, "channel_max": 512, "latent_size": 512, "mapping_layers": 2}
+LABELS = 7
+INTERVAL = 16  # of R1
+
+
+def main():
+    options = arguments()
+    device = engine.device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    engine.keep_memory()
+    print(f"{device.type}, torch {torch.__version__}, {torch.get_num_threads()} threads, {options.size} px, batch "
+          f"{options.batch}, float32; measured matrix-product peak {matrix_peak(device) / 1e9:.0f} GFLOP/s")
+    torch.manual_seed(0)
+    batch = torch.rand(options.batch, 3, options.size, options.size, device=device) * 2 - 1
+    label, target = torch.randint(LABELS, (2, options.batch), device=device)
+    contests = {"StarGAN": (our_stargan(batch, label, target), options.stargan
+                            and original_stargan(options.stargan, batch, label, target)),
+                "StyleGAN2": (our_stylegan2(batch), options.stylegan2 and original_stylegan2(options.stylegan2, batch))}
+    for name, (ours, original) in contests.items():
+        for what in ours:
+            report(f"{name} {what}", ours[what], original and original[what], options, device)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stargan", help="folder of a copy of yunjey/stargan")
+    parser.add_argument("--stylegan2", help="folder of a copy of NVlabs/stylegan2-ada-pytorch")
+    for name, value in (("size", 64), ("batch", 16), ("repeats", 5), ("threads", 0)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--device", default="auto")
+    return parser.parse_args()
+
+
+def report(name, ours, original, options, device):
+    """Time both in turn and print the medians."""
+    contestants = [step for step in (ours, original) if step]
+    flops = counted(ours)
+    for step in contestants:
+        step()  # warm-up
+    times = [[timed(step, device) for step in contestants] for _ in range(options.repeats)]
+    medians = [statistics.median(column) for column in zip(*times)]
+    line = f"{name}: {options.batch / medians[0]:.1f} images/s, {flops / medians[0] / matrix_peak(device):.0%} of the peak"
+    if original:
+        ratios = [theirs / mine for mine, theirs in times]
+        line += (f"; original {options.batch / medians[1]:.1f} images/s; ratio {statistics.median(ratios):.2f} "
+                 f"({min(ratios):.2f} to {max(ratios):.2f})")
+    print(line, flush=True)
+
+
+def timed(step, device):
+    synchronise(device)
+    start = time.perf_counter()
+    step()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def counted(step):
+    """Floating-point operations of the products and convolutions of one call."""
+    from torch.utils.flop_counter import FlopCounterMode
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+PEAKS = {}
+
+
+def matrix_peak(device, *, side=2048):
+    """Floating-point operations per second of a large float32 matrix product, the best of five."""
+    if device not in PEAKS:
+        a = torch.rand(side, side, device=device)
+        a @ a
+        PEAKS[device] = 2 * side**3 / min(timed(lambda: a @ a, device) for _ in range(5))
+    return PEAKS[device]
+
+
+# ---- StarGAN: one update of the discriminator and one of the generator --------------------------------
+
+def our_stargan(batch, label, target):
+    generator, discriminator = training.seeded(
+        lambda: (stargan.Generator(**STARGAN), stargan.Discriminator(
+            image_size=batch.shape[2], channels=3, conv_dim=STARGAN["conv_dim"])), 0, batch.device)
+    optimisers = [training.adam(network, lr=1e-4, betas=(0.5, 0.999)) for network in (discriminator, generator)]
+    batch = batch.contiguous(memory_format=torch.channels_last)
+
+    def train():
+        with torch.no_grad():
+            fake = generator(batch, target)
+        mix = torch.rand(len(batch), 1, 1, 1, device=batch.device)
+        loss, _ = losses.stargan_discriminator(discriminator, batch, label, fake, mix)
+        training.update(optimisers[0], loss, discriminator)
+        loss, _ = losses.stargan_generator(generator, discriminator, batch, label, target)
+        training.update(optimisers[1], loss, generator)
+
+    def generate():
+        with torch.inference_mode():
+            generator(batch, target)
+
+    return {"training step": train, "generation": generate}
+
+
+def original_stargan(folder, batch, label, target):
+    """The original's networks, stepped as its solver.py does (train, lines 239 to 295)."""
+    sys.path.insert(0, folder)
+    import model
+    layers = sum(1 for layer in stargan.Discriminator(image_size=batch.shape[2], conv_dim=8).main
+                 if isinstance(layer, torch.nn.Conv2d))
+    generator = model.Generator(STARGAN["conv_dim"], LABELS, STARGAN["n_blocks"]).to(batch.device)
+    discriminator = model.Discriminator(batch.shape[2], STARGAN["conv_dim"], LABELS, layers).to(batch.device)
+    optimisers = [torch.optim.Adam(network.parameters(), 1e-4, (0.5, 0.999)) for network in (discriminator, generator)]
+    given, wanted = (F.one_hot(codes, LABELS).float() for codes in (label, target))
+
+    def reset():
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+
+    def penalty(score, point):
+        gradient = torch.autograd.grad(score, point, torch.ones_like(score), retain_graph=True, create_graph=True)[0]
+        norm = torch.sqrt(torch.sum(gradient.view(gradient.size(0), -1) ** 2, dim=1))
+        return torch.mean((norm - 1) ** 2)
+
+    def train():
+        score, classes = discriminator(batch)
+        fake = generator(batch, wanted)
+        fake_score, _ = discriminator(fake.detach())
+        alpha = torch.rand(len(batch), 1, 1, 1, device=batch.device)
+        point = (alpha * batch.data + (1 - alpha) * fake.data).requires_grad_(True)
+        loss = (fake_score.mean() - score.mean() + F.cross_entropy(classes, label)
+                + 10 * penalty(discriminator(point)[0], point))
+        reset()
+        loss.backward()
+        optimisers[0].step()
+        fake = generator(batch, wanted)
+        score, classes = discriminator(fake)
+        loss = (-score.mean() + F.cross_entropy(classes, target)
+                + 10 * (batch - generator(fake, given)).abs().mean())
+        reset()
+        loss.backward()
+        optimisers[1].step()
+
+    def generate():
+        with torch.no_grad():
+            generator(batch, wanted)
+
+    return {"training step": train, "generation": generate}
+
+
+# ---- StyleGAN2: one update of each network, and R1 at every 16th ----------------------------------------
+
+def our_stylegan2(batch):
+    options = {"image_size": batch.shape[2], "channels": 3, **STYLEGAN2}
+    widths = {key: value for key, value in options.items() if key not in ("latent_size", "mapping_layers")}
+    generator, discriminator = training.seeded(lambda: (stylegan2.Generator(**options),
+                                                        stylegan2.Discriminator(**widths)), 0, batch.device)
+    optimisers = (training.adam(generator, lr=2e-3, betas=(0.0, 0.99)),
+                  training.adam(discriminator, lr=2e-3, betas=(0.0, 0.99), interval=INTERVAL))
+    batch = batch.contiguous(memory_format=torch.channels_last)
+
+    def latent():
+        return torch.randn(len(batch), STYLEGAN2["latent_size"], device=batch.device)
+
+    def train():
+        loss = losses.non_saturating_generator(discriminator(generator(latent())))
+        training.update(optimisers[0], loss, generator)
+        fake = generator(latent()).detach()
+        loss = losses.non_saturating_discriminator(discriminator(batch), discriminator(fake))
+        training.update(optimisers[1], loss, discriminator)
+
+    def penalise():
+        loss = losses.r1_penalty(discriminator, batch, gamma=1.0) * INTERVAL
+        training.update(optimisers[1], loss, discriminator)
+
+    def generate():
+        with torch.inference_mode():
+            generator(latent())
+
+    return {"training step": train, "R1 step": penalise, "generation": generate}
+
+
+def original_stylegan2(folder, batch):
+    """The original's networks, with its losses (training/loss.py) but without style mixing and path lengths."""
+    sys.path.insert(0, folder)
+    from torch_utils.ops import conv2d_gradfix
+    from training import networks
+    options = {"img_resolution": batch.shape[2], "img_channels": 3, "c_dim": 0}
+    widths = {"channel_base": STYLEGAN2["channel_base"], "channel_max": STYLEGAN2["channel_max"]}
+    size = STYLEGAN2["latent_size"]
+    generator = networks.Generator(z_dim=size, w_dim=size, mapping_kwargs={"num_layers": STYLEGAN2["mapping_layers"]},
+                                   synthesis_kwargs=widths, **options).to(batch.device)
+    discriminator = networks.Discriminator(**widths, **options).to(batch.device)
+    optimisers = [torch.optim.Adam(network.parameters(), 2e-3, (0.0, 0.99)) for network in (generator, discriminator)]
+
+    def latent():
+        return torch.randn(len(batch), size, device=batch.device)
+
+    def learn(optimiser, loss):
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def train():
+        discriminator.requires_grad_(False)
+        learn(optimisers[0], F.softplus(-discriminator(generator(latent(), None), None)).mean())
+        discriminator.requires_grad_(True)
+        with torch.no_grad():
+            fake = generator(latent(), None)
+        loss = F.softplus(discriminator(fake, None)).mean() + F.softplus(-discriminator(batch, None)).mean()
+        learn(optimisers[1], loss)
+
+    def penalise():
+        point = batch.detach().requires_grad_(True)
+        logits = discriminator(point, None)
+        with conv2d_gradfix.no_weight_gradients():
+            gradient = torch.autograd.grad(logits.sum(), point, create_graph=True)[0]
+        learn(optimisers[1], (logits * 0).mean() + gradient.square().sum([1, 2, 3]).mean() / 2 * INTERVAL)
+
+    def generate():
+        with torch.no_grad():
+            generator(latent(), None)
+
+    return {"training step": train, "R1 step": penalise, "generation": generate}
+
+
+if __name__ == "__main__":
+    main()
