@@ -73,6 +73,9 @@ RANGES = {
     # The first match counts. A list is checked item by item, and may not be empty.
     "image_size": Range(choices=(32, 48, 64, 96, 128, 192, 256)), "channels": Range(choices=(1, 3)),
     "device": Range(choices=("auto", "cpu", "cuda")),
+    "identity_objective": Range(choices=("non-saturating", "relativistic")),
+    "expression_method": Range(choices=("flow", "stargan")),
+    "measures": Range(choices=("coverage", "truth", "selection", "gan_train")),
     "ratios": Range(low=0, high=1000), "*ratio": Range(low=0, high=1000),
     "seed": SEED, "*_seed": SEED, "*seeds": SEED,
     "lr": Range(low=0, high=1, above=True), "*_lr": Range(low=0, high=1, above=True),

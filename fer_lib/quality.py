@@ -1,43 +1,206 @@
-"""The quality of a profile's generators, as one small file of numbers: results/<profile>/generators.json."""
+"""The quality of a profile's generators, as one small file of numbers: results/<profile>/generators.json.
+
+Shares compare generated with real (or rendered) faces: 1 means as good as those.
+"""
 
 import json
 from pathlib import Path
 
-from fer_lib import metrics
+import numpy as np
+
+from fer_lib import embedding, engine, generation, metrics, selection, statistics, study, training, truth
+from fer_lib.errors import FerError
+from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
 
+TRUE_TAKES = 16  # pictures of each true expression, of which the nearest counts
+NEIGHBOURS = 5  # of coverage, as in its paper; fewer where a class has so few faces
+COVERAGE_DRAWS = 40  # repeated draws behind the interval of coverage
 
-def judge_generators(pool, bank, tests, folder, *, epochs, seed, resamples=2_000, device="auto"):
-    """Train the judge, let it judge the bank, and write quality.json into `folder`.
 
-    pool : Faces, real or rendered, that the judge learns from. bank : Faces, the generated ones.
-    tests : dict name -> Faces (real or rendered) that neither GANs nor judge have seen.
-    epochs, seed : of metrics.train_judge. resamples : of the intervals.
+MEASURES = ("coverage", "truth", "selection", "gan_train")
+
+
+def judge_generators(parts, tests, bank, expression_gan, folder, *, measures, epochs, seed, keep_share=0.7,
+                     gan_train=None, resamples=2_000, device="auto"):
+    """Measure the generators and write quality.json into `folder`.
+
+    parts : dict with the Faces pool (the GANs' and the judge's), train and validation.
+    tests : dict name -> Faces (real or rendered) that neither GANs nor judge have seen; the first is compared with.
+    bank : Faces, the generated ones. expression_gan : folder of its generator.safetensors.
+    measures : what is measured besides labels and distances, of MEASURES: "coverage" of real faces by generated
+    ones; "truth", errors against rendered expressions and the identity kept (built-in faces only); "selection",
+    labels and coverage after filtering; "gan_train", what a classifier learns from generated faces alone.
+    epochs, seed : of metrics.train_judge. keep_share : of selection.keep_best.
+    gan_train : options of `gan_train_share`.
+    Raises FerError for an unknown measure.
     """
+    unknown = [name for name in measures if name not in MEASURES]
+    if unknown:
+        raise FerError(f"The measure {unknown[0]!r} is unknown: choose from {', '.join(MEASURES)}.")
+    pool, first = parts["pool"], next(iter(tests.values()))
+    options = {"resamples": resamples, "seed": seed}
     judge = metrics.train_judge(pool, seed=seed, epochs=epochs, device=device)
-    tables = {name: metrics.label_fidelity(judge, bank, test, resamples=resamples, seed=seed).set_index("expression")
-              for name, test in tests.items()}
-    first = next(iter(tables.values()))
-    fidelity = {"generated": _scores(first, ("fidelity", "low", "high"))}
-    fidelity |= {name: _scores(table, ("judge_recall", "judge_low", "judge_high")) for name, table in tables.items()}
-    six = pool.of(EXPRESSIONS)
-    distances = {"generated": metrics.fid(judge, six, bank)}
-    distances |= {f"{test.origin}, test {name}": metrics.fid(judge, six, test) for name, test in tests.items()}
-    kernel = {"generated": _kernel(judge, six, bank)}
-    kernel |= {f"{test.origin}, test {name}": _kernel(judge, six, test) for name, test in tests.items()}
     values = {"judge": {"trained_on": f"{len(pool)} {pool.origin} faces of the pool", "epochs": epochs, "seed": seed},
-              "n_generated": len(bank), "label_fidelity": fidelity, "fid": distances, "kid": kernel}
-    (Path(folder) / "quality.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+              "n_generated": len(bank), "label_fidelity": judged(judge, bank, tests, **options),
+              **distances(judge, pool.of(EXPRESSIONS), bank, tests)}
+    shares = {"label_fidelity_share": fidelity_share(judge, bank, first, **options)}
+    if "coverage" in measures:
+        shares["coverage_unfiltered_share"] = coverage_share(judge, pool, bank, first, seed=seed)
+    if "truth" in measures and pool.origin == "rendered":
+        shares |= measured_against_truth(expression_gan, pool, first, seed=seed + 2, resamples=resamples,
+                                         device=device)
+    if "selection" in measures:
+        selector = selection.train_selector(pool, parts["validation"], seed=seed + 1, device=device).model
+        kept, values["selection"] = selection.select(bank, selector, share=keep_share)
+        shares["label_fidelity_filtered_share"] = fidelity_share(judge, kept, first, **options)
+        shares["coverage_share"] = coverage_share(judge, pool, kept, first, seed=seed)
+    if "gan_train" in measures:
+        shares["gan_train_share"] = gan_train_share(parts, bank, first, Path(folder) / "gan_train",
+                                                    resamples=resamples, device=device, **gan_train)
+    (Path(folder) / "quality.json").write_text(json.dumps(values | _rounded(shares), indent=2) + "\n",
+                                               encoding="utf-8")
 
 
 def load_quality(folder):
     """What `judge_generators` wrote.
 
     Returns a dict: label_fidelity (for `generated` and every test set: expression or "all" -> {estimate, low,
-    high}, fractions), fid and kid (in the judge's features, to the pool's six expressions), judge, n_generated.
+    high}, fractions), fid and kid (in the judge's features, to the pool's six expressions), judge, n_generated,
+    selection (how many generated faces were kept), and each *_share as {estimate, low, high}.
     """
     return json.loads((Path(folder) / "quality.json").read_text(encoding="utf-8"))
 
+
+# ---- labels ---------------------------------------------------------------------------------------------
+
+def judged(judge, bank, tests, **options):
+    """Label fidelity of generated faces, and the judge's recall on each test set: nested dict."""
+    tables = {name: metrics.label_fidelity(judge, bank, test, **options).set_index("expression")
+              for name, test in tests.items()}
+    first = next(iter(tables.values()))
+    found = {"generated": _scores(first, ("fidelity", "low", "high"))}
+    return found | {name: _scores(table, ("judge_recall", "judge_low", "judge_high")) for name, table in tables.items()}
+
+
+def fidelity_share(judge, bank, test, *, resamples=2_000, level=0.95, seed=0):
+    """The judge's accuracy on generated faces / on test faces; both resampled by subject."""
+    rng, rates, resampled = np.random.default_rng(seed), [], []
+    for faces in (bank, test.of(EXPRESSIONS)):
+        hit = metrics.judged_codes(judge, faces) == faces.codes
+        groups = statistics.cluster_codes(faces.subjects, len(faces))
+        resampled.append(cluster_means(hit, groups, resamples, rng))
+        rates.append(hit.mean())
+    return _share(rates, resampled, level)
+
+
+def cluster_means(values, groups, resamples, rng):
+    """Means of `values` [n] in bootstrap resamples of whole groups: float [resamples]."""
+    sums, sizes = np.bincount(groups, values), np.bincount(groups)
+    weights = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
+    return (weights @ sums) / (weights @ sizes)
+
+
+def _share(values, resampled, level=0.95):
+    """{estimate, low, high} of values[0] / values[1] with its percentile interval."""
+    ratios = resampled[0] / np.maximum(resampled[1], 1e-9)
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return {"estimate": float(values[0] / max(values[1], 1e-9)), "low": float(low), "high": float(high)}
+
+
+# ---- distances and coverage -----------------------------------------------------------------------------
+
+def distances(judge, pool, bank, tests):
+    """FID and KID to the pool, of generated faces and of test faces: {"fid": dict, "kid": dict}."""
+    sets = {"generated": bank} | {f"{test.origin}, test {name}": test for name, test in tests.items()}
+    kernel = {}
+    for name, faces in sets.items():
+        mean, spread = metrics.kid(judge, pool, faces)
+        kernel[name] = {"mean": round(mean, 5), "standard_deviation": round(spread, 5)}
+    return {"fid": {name: metrics.fid(judge, pool, faces) for name, faces in sets.items()}, "kid": kernel}
+
+
+def coverage_share(judge, pool, kept, test, *, seed=0, draws=COVERAGE_DRAWS, level=0.95):
+    """Coverage of pool faces by generated ones / by held-out test faces, at equal counts, mean over classes.
+
+    The interval comes from repeated draws of equally many faces; it leaves out which faces the test set holds.
+    """
+    features = {name: (metrics.judge_features(judge, faces), faces.codes)
+                for name, faces in (("pool", pool), ("kept", kept), ("test", test))}
+    n = min((codes == code).sum() for _, codes in features.values() for code in range(len(EXPRESSIONS)))
+    k, rng, found = min(NEIGHBOURS, n - 1), np.random.default_rng(seed), []
+    for _ in range(draws):
+        per_class = []
+        for code in range(len(EXPRESSIONS)):
+            drawn = {name: vectors[rng.permutation(np.flatnonzero(codes == code))[:n]]
+                     for name, (vectors, codes) in features.items()}
+            per_class.append([metrics.coverage(drawn["pool"], drawn[name], k=k)["coverage"] for name in ("kept", "test")])
+        found.append(np.mean(per_class, axis=0))
+    means = np.array(found).T
+    return _share(means.mean(1), means, level)
+
+
+# ---- what a classifier learns from them -----------------------------------------------------------------
+
+def gan_train_share(parts, bank, test, folder, *, n_real, n_seeds, resamples=2_000, level=0.95, **options):
+    """Accuracy of classifiers trained on n_real generated faces / on n_real real (or rendered) ones.
+
+    Source: GAN-train of Shmelkov et al. 2018; CAS of Ravuri and Vinyals 2019.
+    """
+    cells = study.plan(["real", "generated"], [1], n_real, range(n_seeds))
+    tests = {"first": test.of(EXPRESSIONS)}
+    study.run(cells, train=parts["train"], validation=parts["validation"], generated=bank, tests=tests,
+              folder=folder, **options)
+    correct = study.correctness(folder, cells, tests)["first"]
+    arms = [correct["generated", 1.0], correct["real", 0.0]]
+    gain = statistics.paired_gain(arms[1], arms[0], clusters=tests["first"].subjects, resamples=resamples, level=level)
+    return {key: 1 + value for key, value in gain["relative"].items()}
+
+
+# ---- against the truth, which is known for built-in faces -------------------------------------------------
+
+def measured_against_truth(expression_gan, pool, test, *, seed, resamples, device):
+    """Errors per region and identity kept, on people that no network has seen: dict of shares.
+
+    test : rendered Faces, whose subjects are called s<data seed>-<number>. seed : of embedder and resamples.
+    """
+    generator = training.load_generator(Path(expression_gan) / "generator.safetensors", device=engine.device(device))
+    names = [name.removeprefix("s").split("-") for name in sorted(set(test.subjects))]
+    given, true, masks = truth.render_truth([int(number) for _, number in names], takes=TRUE_TAKES,
+                                            seed=int(names[0][0]), image_size=test.image_size, channels=test.channels)
+    images = training.to_device(given.images, engine.device(device))
+    made = np.stack([generation.to_uint8(generation.impose(generator, images, name)) for name in EXPRESSIONS], 1)
+    rng = np.random.default_rng(seed)
+    embedder = embedding.train_embedder(pool, seed=seed, device=device)
+    return {"region_error_share": region_error_share(given, made, true, masks, resamples, rng),
+            "identity_similarity_share": identity_share(embedder, given, made, test, resamples, rng)}
+
+
+def region_error_share(given, made, true, masks, resamples, rng):
+    """Error of the imposed expression / of the unchanged face, both to the nearest true take: dict per region."""
+    errors = [np.stack([truth.region_errors(faces[:, code], true[:, code], masks).to_numpy()
+                        for code in range(len(EXPRESSIONS))], 1).mean(1)
+              for faces in (made, np.repeat(given.images[:, None], len(EXPRESSIONS), 1))]
+    shares = {}
+    for column, region in enumerate(masks):
+        pair = [error[:, column] for error in errors]
+        weights = rng.multinomial(len(given), np.full(len(given), 1 / len(given)), size=resamples)
+        shares[region] = _share([part.mean() for part in pair], [weights @ part for part in pair])
+    return shares
+
+
+def identity_share(embedder, given, made, test, resamples, rng):
+    """Similarity of a face before and after / of two real (or rendered) pictures of one person."""
+    rows = np.arange(len(given)).repeat(made.shape[1])
+    after = Faces(made.reshape(-1, *made.shape[2:]), given.table.iloc[rows].reset_index(drop=True), "generated")
+    kept = embedding.similarity(embedder, given.select(rows), after)
+    same, _, pairs = embedding.pair_similarities(embedder, test)
+    of_pairs = np.unique(test.subjects[pairs[:, 0]].astype(str), return_inverse=True)[1]
+    return _share([kept.mean(), same.mean()], [cluster_means(kept, rows, resamples, rng),
+                                               cluster_means(same, of_pairs, resamples, rng)])
+
+
+# ---- plain values -----------------------------------------------------------------------------------------
 
 def _scores(table, columns):
     rows = table[list(columns)].set_axis(["estimate", "low", "high"], axis=1)
@@ -45,6 +208,7 @@ def _scores(table, columns):
             if name != "neutral"}
 
 
-def _kernel(judge, pool, faces):
-    mean, spread = metrics.kid(judge, pool, faces)
-    return {"mean": round(mean, 5), "standard_deviation": round(spread, 5)}
+def _rounded(values):
+    if isinstance(values, dict):
+        return {key: _rounded(value) for key, value in values.items()}
+    return round(float(values), 4)

@@ -147,9 +147,10 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
     return history
 
 
-def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=1.0,
-                   penalty_interval=8, warm_up=500, weight_class=0.3, weight_self=1.0, weight_smooth=1.0, weight_residual=0.1,
-                   augmentation=("light", "shift"), ema_kimg=2.0, device="auto", log_every=50, checkpoint_every=200):
+def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
+                   penalty_interval=8, warm_up=500, weight_class=0.1, weight_self=1.0, weight_smooth=10.0,
+                   weight_residual=0.5, augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50,
+                   checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
     The discriminator compares a generated face with a real one of the same expression (relativistic pairing);

@@ -1,0 +1,48 @@
+"""Shares compare with what would be perfect and with doing nothing."""
+
+import numpy as np
+import pytest
+from test_classifier import striped_faces
+from test_metrics import as_generated
+
+from fer_lib import metrics, quality, truth
+from fer_lib.errors import FerError
+from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
+
+
+@pytest.fixture(scope="module")
+def judge():
+    faces = striped_faces(280, seed=1, expressions=ALL_EXPRESSIONS, contrast=150)
+    return metrics.train_judge(faces, seed=0, epochs=8, width=8, device="cpu")
+
+
+def test_faces_as_good_as_real_have_a_fidelity_of_one_and_wrong_labels_have_less(judge):
+    test = striped_faces(120, seed=2, contrast=150)
+    good = quality.fidelity_share(judge, as_generated(striped_faces(120, seed=3, contrast=150)), test)
+    assert good["low"] <= 1 <= good["high"] and abs(good["estimate"] - 1) < 0.15
+    shifted = as_generated(test, expressions=[EXPRESSIONS[(EXPRESSIONS.index(name) + 1) % 6]
+                                              for name in test.table["expression"]])
+    assert quality.fidelity_share(judge, shifted, test)["high"] < 0.5
+
+
+def test_real_faces_cover_as_much_as_real_faces_and_one_face_covers_little(judge):
+    pool, test = striped_faces(240, seed=4, contrast=150), striped_faces(120, seed=5, contrast=150)
+    same = quality.coverage_share(judge, pool, as_generated(striped_faces(120, seed=6, contrast=150)), test, draws=10)
+    assert same["low"] - 0.1 <= 1 <= same["high"] + 0.1
+    rows = np.repeat(np.arange(6), 20)
+    collapsed = as_generated(test.select(rows))
+    assert quality.coverage_share(judge, pool, collapsed, test, draws=10)["high"] < 0.5
+
+
+def test_doing_nothing_has_an_error_share_of_one_and_the_truth_of_zero():
+    given, true, masks = truth.render_truth([0, 1, 2], takes=2, image_size=32, jobs=1)
+    rng = np.random.default_rng(0)
+    unchanged = np.repeat(given.images[:, None], len(EXPRESSIONS), 1)
+    for made, share in ((unchanged, 1), (true[:, :, 0], 0)):
+        found = quality.region_error_share(given, made, true, masks, 100, rng)
+        assert all(found[region] == {"estimate": share, "low": share, "high": share} for region in truth.REGIONS)
+
+
+def test_an_unknown_measure_is_refused_before_anything_is_trained():
+    with pytest.raises(FerError, match="'beauty' is unknown: choose from coverage"):
+        quality.judge_generators({}, {}, None, None, None, measures=["beauty"], epochs=1, seed=0)
