@@ -173,19 +173,23 @@ def measured_against_truth(expression_gan, pool, test, *, seed, resamples, devic
     rng = np.random.default_rng(seed)
     embedder = embedding.train_embedder(pool, seed=seed, device=device)
     return {"region_error_share": region_error_share(given, made, true, masks, resamples, rng),
+            "region_error_share_of_truth": region_error_share(given, true[:, :, 0], true[:, :, 1:], masks, resamples, rng),
             "identity_similarity_share": identity_share(embedder, given, made, test, resamples, rng)}
 
 
 def region_error_share(given, made, true, masks, resamples, rng):
-    """Error of the imposed expression / of the unchanged face, both to the nearest true take: dict per region."""
-    errors = [np.stack([truth.region_errors(faces[:, code], true[:, code], masks).to_numpy()
-                        for code in range(len(EXPRESSIONS))], 1).mean(1)
-              for faces in (made, np.repeat(given.images[:, None], len(EXPRESSIONS), 1))]
+    """Error of the imposed expression to the nearest true take / of the unchanged face to the same take: per region.
+
+    given : Faces [n]. made : uint8 [n, expressions, C, H, W]. true : uint8 [n, expressions, takes, C, H, W].
+    """
+    pairs = [truth.region_errors(made[:, code], true[:, code], masks, unchanged=given.images)
+             for code in range(len(EXPRESSIONS))]
+    errors = [np.mean([pair[part].to_numpy() for pair in pairs], axis=0) for part in (0, 1)]
     shares = {}
     for column, region in enumerate(masks):
-        pair = [error[:, column] for error in errors]
-        weights = rng.multinomial(len(given), np.full(len(given), 1 / len(given)), size=resamples)
-        shares[region] = _share([part.mean() for part in pair], [weights @ part for part in pair])
+        both = [error[:, column][~np.isnan(errors[0][:, column])] for error in errors]
+        weights = rng.multinomial(len(both[0]), np.full(len(both[0]), 1 / len(both[0])), size=resamples)
+        shares[region] = _share([part.mean() for part in both], [weights @ part for part in both])
     return shares
 
 

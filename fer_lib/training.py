@@ -148,13 +148,15 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
-                   penalty_interval=8, warm_up=500, weight_class=0.1, weight_self=1.0, weight_smooth=10.0,
-                   weight_residual=0.5, augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50,
+                   penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_smooth=1.0,
+                   weight_residual=5.0, augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50,
                    checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
     The discriminator compares a generated face with a real one of the same expression (relativistic pairing);
-    its label logits are trained on real faces alone. Every expression is drawn equally often.
+    its label logits are trained on real faces alone. Every expression is drawn equally often. Where subjects are
+    known, the real face is one of the same person if there is one, so that the pair differs in nothing but what
+    it should.
     faces : Faces [n]. steps : int, updates of each network. image_options : dict of expression_flow.Generator's
     width and n_blocks, and of Discriminator's critic_width.
     lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
@@ -180,10 +182,11 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, labels = torch.from_numpy(np.array(faces.images)), torch.from_numpy(faces.codes)
-    chances = 1 / labels.bincount()[labels].double()
+    chances, partner = 1 / labels.bincount()[labels].double(), partners(faces)
 
     def draw():
-        index = torch.multinomial(chances, 2 * batch_size, replacement=True)
+        index, source = torch.multinomial(chances, 2 * batch_size, replacement=True).split(batch_size)
+        index = torch.cat([partner(source, index), source])
         drawn = augment.mirror(to_device(images[index], device)).split(batch_size)
         label, source_label = labels[index].to(device).split(batch_size)
         return *drawn, label, source_label, torch.randn(batch_size, generator.latent_size).to(device)
@@ -193,9 +196,11 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         return shared + by_label.gather(1, label[:, None])[:, 0], by_label
 
     def teach_labels():
+        optimiser = adam(discriminator, lr=lr, betas=(0.9, 0.99))  # momentum leaves the plateau of guessing sooner
         for _ in range(warm_up):
-            real, _, label, _, _ = draw()
-            update(optimisers[1], F.cross_entropy(see(real, label)[1], label), discriminator)
+            real, source, *labels_drawn, _ = draw()
+            image, label = torch.cat([real, source]), torch.cat(labels_drawn)
+            update(optimiser, F.cross_entropy(see(image, label)[1], label), discriminator)
 
     def teach_discriminator(number):
         real, source, label, _, latent = draw()
@@ -243,6 +248,26 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                    log_every=log_every, checkpoint_every=checkpoint_every)
     save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow")
     return history
+
+
+def partners(faces):
+    """A function (sources, others), int64 [n] each, that puts a picture of the source's subject with the other's
+    expression, drawn at random, in the place of each other where there is one: int64 [n].
+    """
+    groups = faces.table.groupby(["subject", "expression"]).indices
+    groups = {key: torch.from_numpy(rows) for key, rows in groups.items() if key[0]}
+    subjects, names = faces.subjects, faces.table["expression"].to_numpy(object)
+
+    def partner(sources, others):
+        chances = torch.rand(len(others))
+        chosen = others.clone()
+        for place, (source, other) in enumerate(zip(sources.tolist(), others.tolist())):
+            rows = groups.get((subjects[source], names[other]))
+            if rows is not None:
+                chosen[place] = rows[int(chances[place] * len(rows))]
+        return chosen
+
+    return partner
 
 
 def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every):

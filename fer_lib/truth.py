@@ -39,23 +39,34 @@ def _render_subject(task):
     return given, np.stack(truth), rendering.region_masks(subject, *GIVEN, "lab", **options)
 
 
-def region_errors(images, truth, masks):
+def region_errors(images, truth, masks, *, unchanged=None):
     """Mean absolute error of each face to the nearest of its true takes, region by region.
 
     images : uint8 [n, C, H, W] (one person each). truth : uint8 [n, takes, C, H, W].
     masks : dict region -> bool [n, H, W]. The nearest take is sought per region.
-    Returns DataFrame [n], one column a region, in pixel values 0..1; NaN where a region is hidden.
+    unchanged : uint8 [n, C, H, W], the faces before; the error of leaving them as they are, to the take that is
+    nearest to `images`, is then returned beside it.
+    Returns DataFrame [n], one column a region, in pixel values 0..1 (NaN where a region is hidden); with
+    `unchanged` two of them.
     Raises FerError when the numbers of people differ.
     """
     if len(images) != len(truth):
         raise FerError(f"{len(images)} faces were given with the truth of {len(truth)}: give one each.")
-    difference = np.abs(np.asarray(truth, np.float32) - np.asarray(images, np.float32)[:, None]).mean(2) / 255
-    errors = {}
+    own, before = {}, {}
     for region, mask in masks.items():
-        inside = mask[:, None] * difference
-        with np.errstate(invalid="ignore"):
-            errors[region] = (inside.sum((2, 3)) / mask.sum((1, 2))[:, None]).min(1)
-    return pd.DataFrame(errors)
+        to_takes = _inside(images, truth, mask)
+        nearest = np.nan_to_num(to_takes, nan=np.inf).argmin(1)[:, None]
+        own[region] = np.take_along_axis(to_takes, nearest, 1)[:, 0]
+        if unchanged is not None:
+            before[region] = np.take_along_axis(_inside(unchanged, truth, mask), nearest, 1)[:, 0]
+    return pd.DataFrame(own) if unchanged is None else (pd.DataFrame(own), pd.DataFrame(before))
+
+
+def _inside(images, truth, mask):
+    """Mean absolute difference of each face [n] to each take, within a mask: float [n, takes], 0..1."""
+    difference = np.abs(np.asarray(truth, np.float32) - np.asarray(images, np.float32)[:, None]).mean(2) / 255
+    with np.errstate(invalid="ignore"):
+        return (mask[:, None] * difference).sum((2, 3)) / mask.sum((1, 2))[:, None]
 
 
 def change_inside(before, after, masks):

@@ -41,6 +41,9 @@ def test_doing_nothing_has_an_error_share_of_one_and_the_truth_of_zero():
     for made, share in ((unchanged, 1), (true[:, :, 0], 0)):
         found = quality.region_error_share(given, made, true, masks, 100, rng)
         assert all(found[region] == {"estimate": share, "low": share, "high": share} for region in truth.REGIONS)
+    halfway = np.uint8((unchanged.astype(int) + true[:, :, 0]) // 2)
+    found = quality.region_error_share(given, halfway, true[:, :, :1], masks, 100, rng)
+    assert all(found[region]["estimate"] == pytest.approx(0.5, abs=0.06) for region in truth.REGIONS)
 
 
 def test_an_unknown_measure_is_refused_before_anything_is_trained():

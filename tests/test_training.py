@@ -154,3 +154,16 @@ def test_a_copied_face_is_nearest_to_itself():
     faces = make_faces()
     nearest, distance, usual = generation.nearest_faces(faces.images[3:5], faces)
     assert np.array_equal(nearest, faces.images[3:5]) and distance < 1e-6 < usual
+
+
+def test_partners_are_of_the_same_person_and_show_the_expression_of_the_other():
+    rows = [{"id": f"{index}", "expression": name, "subject": subject, "domain": ""} for index, (name, subject) in
+            enumerate((name, subject) for subject in ("a", "b", "") for name in EXPRESSIONS if (name, subject) != ("fear", "b"))]
+    faces = Faces(np.zeros((len(rows), 1, 8, 8), np.uint8), pd.DataFrame(rows), "rendered")
+    sources, others = (part.flatten() for part in torch.meshgrid(*[torch.arange(len(rows))] * 2, indexing="ij"))
+    chosen = training.partners(faces)(sources, others).numpy()
+    names, subjects = faces.table["expression"].to_numpy(), faces.subjects
+    assert (names[chosen] == names[others]).all()
+    found = (subjects[sources] == "a") | ((subjects[sources] == "b") & (names[others] != "fear"))
+    assert (subjects[chosen][found] == subjects[sources][found]).all()
+    assert (chosen[~found] == others.numpy()[~found]).all()
