@@ -56,18 +56,39 @@ def impose(generator, images, expression, *, intensity=1.0, seed=None, batch_siz
     seed : int, draws how each face shows the expression; None shows it the typical way. StarGAN has one way.
     Raises FerError for a negative intensity, or another than 1 where the generator has none.
     """
-    varied = isinstance(generator, expression_flow.Generator)
-    if intensity < 0 or (intensity != 1 and not varied):
-        raise FerError(f"The intensity {intensity} is not possible: use 0 or more with the flow GAN, and 1 with StarGAN.")
+    _checked(generator, intensity)
     code = ALL_EXPRESSIONS.index(expression)
     options = [{}] * len(images)
-    if varied:
+    if has_intensity(generator):
         ways = (torch.zeros(len(images), generator.latent_size) if seed is None else
                 latents(range(len(images)), seed=[seed, code], latent_size=generator.latent_size)).to(images.device)
         options = [{"latent": part, "intensity": intensity} for part in ways.split(batch_size)]
     parts = [generator(part, torch.full([len(part)], code, device=part.device), **option)
              for part, option in zip(images.split(batch_size), options)]
     return torch.cat(parts).clamp(-1, 1)
+
+
+@torch.inference_mode()
+def impose_all(generator, person, *, intensity=1.0):
+    """One face, float [1, C, H, W] in -1..1, in all seven expressions: float [7, C, H, W].
+
+    As one batch, which on one core is a third faster than seven. Arguments and errors: see `impose`.
+    """
+    codes = torch.arange(len(ALL_EXPRESSIONS), device=person.device)
+    _checked(generator, intensity)
+    options = {"intensity": intensity} if has_intensity(generator) else {}
+    return generator(person.expand(len(codes), -1, -1, -1), codes, **options).clamp(-1, 1)
+
+
+def has_intensity(generator):
+    """Whether an expression generator knows other intensities than 1."""
+    return isinstance(generator, expression_flow.Generator)
+
+
+def _checked(generator, intensity):
+    if intensity < 0 or (intensity != 1 and not has_intensity(generator)):
+        raise FerError(f"The intensity {intensity} is not possible: use 0 or more with the flow GAN, and 1 with StarGAN.")
+    return intensity
 
 
 def generate(identity_gan, expression_gan, *, n_identities, seed, truncation=1.0, intensity=1.0,

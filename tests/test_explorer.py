@@ -12,7 +12,7 @@ from PIL import Image
 from fer_lib import explorer, runs, statistics, study
 from fer_lib.errors import FerError
 from fer_lib.labels import ALL_EXPRESSIONS
-from fer_lib.networks import stargan, stylegan2
+from fer_lib.networks import expression_flow, stargan, stylegan2
 
 
 def tiny_gans(channels=1):
@@ -62,6 +62,20 @@ def test_another_person_or_truncation_changes_every_picture(gans, control, value
     before = pictures(app)
     getattr(app, control).value = value
     assert all(old != new for old, new in zip(before, pictures(app), strict=True))
+
+
+def test_intensity_is_a_control_of_the_flow_gan_alone(gans):
+    assert explorer.Explorer(*gans, origin="rendered").intensity.disabled
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow_gan = expression_flow.Generator(width=8, n_blocks=1).eval()
+        torch.nn.init.normal_(flow_gan.head.bias, std=0.5)
+    app = explorer.Explorer(gans[0], flow_gan, origin="rendered")
+    full = pictures(app)
+    app.intensity.value = 0
+    untouched = app.pictures
+    assert not app.intensity.disabled and "intensity 0.00" in app.face_caption.value and app.face.value != full[0]
+    assert all((picture == untouched[0]).all() for picture in untouched)
 
 
 def test_another_expression_changes_the_large_picture_alone(gans):
