@@ -16,6 +16,7 @@ from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
 BUILT_IN = "built-in"
 TESTS = ("test", "test_lab", "test_wild")
+FIRST_OF_POOL = 100_000  # number of the pool's first built-in subject; the other parts may grow below it
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ def rendered_parts(*, image_size, channels, n_train_per_class, n_validation_per_
                    takes_per_subject, n_pool_subjects, pool_takes, seed):
     """Built-in faces: train, validation, test_lab, test_wild (the subjects of test_lab) and pool.
 
-    Subjects are numbered through the parts, so that no two parts share one.
+    Subjects are numbered through the parts, so that no two parts share one; the pool's have numbers of their own, so
+    that the GANs' people stay the same whatever the size of the other parts.
     Returns (dict part -> Faces, notes).
     """
     plan = {"train": (n_train_per_class, EXPRESSIONS), "validation": (n_validation_per_class, EXPRESSIONS),
@@ -66,7 +68,8 @@ def rendered_parts(*, image_size, channels, n_train_per_class, n_validation_per_
         if n_per_class % takes:
             raise FerError(f"{n_per_class} images per class cannot be shared by subjects of {takes} takes each: "
                            f"choose a multiple of {takes} for part {name}.")
-        subjects = range(first, first + n_per_class // takes)
+        start = FIRST_OF_POOL if name == "pool" else first
+        subjects = range(start, start + n_per_class // takes)
         first += len(subjects)
         for part, domain in (("test_lab", "lab"), ("test_wild", "wild")) if name == "test_lab" else ((name, "lab"),):
             if len(subjects):

@@ -17,7 +17,7 @@ from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow
-from fer_lib.training import load_generator
+from fer_lib.weights import load_generator
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +125,7 @@ def nearest_faces(images, faces, *, coarse=12):
     set's faces to the nearest face of another subject, or another image where subjects are unknown).
     Distances are root mean squared differences of pixels in 0..1.
     """
-    given, known = _coarse(images, coarse), _coarse(np.asarray(faces.images), coarse)
-    distances = torch.cdist(given, known) / known.shape[1] ** 0.5
+    distances, known = _distances(images, faces, coarse)
     some = np.linspace(0, len(faces) - 1, min(len(faces), 500)).astype(int)
     among = torch.cdist(known[some], known) / known.shape[1] ** 0.5
     named = faces.subjects != ""
@@ -135,6 +134,16 @@ def nearest_faces(images, faces, *, coarse=12):
     among[torch.from_numpy(same.astype(bool))] = torch.inf
     near = distances.argmin(1).numpy()
     return np.asarray(faces.images)[near], float(distances.amin(1).median()), float(among.amin(1).median())
+
+
+def nearest_distances(images, faces, *, coarse=12):
+    """Distance of each image to the most similar face of a set, as in `nearest_faces`: float32 [n]."""
+    return _distances(images, faces, coarse)[0].amin(1).numpy()
+
+
+def _distances(images, faces, coarse):
+    given, known = _coarse(images, coarse), _coarse(np.asarray(faces.images), coarse)
+    return torch.cdist(given, known) / known.shape[1] ** 0.5, known
 
 
 def _coarse(images, size):

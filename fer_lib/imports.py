@@ -7,8 +7,10 @@ carry is skipped, and of a Keras file its arrays and its description are taken.
 import io
 import json
 import math
+import logging
 import pickle
 import re
+import shutil
 from collections import OrderedDict
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from fer_lib import labels, training
+from fer_lib import labels, paths, weights
 from fer_lib.errors import FerError
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import stargan, stylegan2, stylegan2_ada
 from fer_lib.networks.paper_cnn import PaperCNN
+
+log = logging.getLogger(__name__)
 
 STARGAN_ORDER = tuple(labels.ORDERS["stargan"].values())
 """The labels of the authors' StarGAN: their folders in alphabetical order."""
@@ -38,7 +42,7 @@ TOLERANCE = 1e-4  # of an imported network's output, in the units of its output
 
 
 def import_generator(path, *, kind=None, label_order=STARGAN_ORDER, device="cpu"):
-    """A generator that was trained elsewhere, to be used like one that `training.load_generator` gives.
+    """A generator that was trained elsewhere, to be used like one that `weights.load_generator` gives.
 
     path : file of one of KINDS. kind : key of KINDS, or None to tell it by the file's first bytes.
     label_order : names of StarGAN's labels in the order of its training, in any spelling that `labels` knows;
@@ -57,7 +61,7 @@ def import_generator(path, *, kind=None, label_order=STARGAN_ORDER, device="cpu"
     """
     kind = _checked_kind(path, kind)
     if kind == "compendium":
-        return training.load_generator(path, device=device)
+        return weights.load_generator(path, device=device)
     network, _ = _stargan(path, label_order) if kind == "stargan" else _stylegan2_ada(path)
     return _finished(network, device)
 
@@ -85,8 +89,76 @@ def convert(path, target, *, kind=None, label_order=STARGAN_ORDER):
     else:
         kind, (network, options) = "stylegan2", _without_clamp(path, *_stylegan2_ada(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    training.save_weights(network, target.parent, name=target.stem, options=options, kind=kind)
+    weights.save_weights(network, target.parent, name=target.stem, options=options, kind=kind)
     return target
+
+
+def find_weights(choice, *, role, dataset, faces):
+    """The file that a choice of weights means, or None when the generator is to be trained.
+
+    choice : "shipped", "train", or the path of a file of one of KINDS; a relative one starts at the repository.
+    role : "identity" or "expression". dataset : name as in data.prepare. faces : Faces [n] of the pool.
+    "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size, and otherwise
+    training, which a log line says.
+    Raises FerError when the file does not exist.
+    """
+    if choice == "train":
+        return None
+    if choice != "shipped":
+        return _existing(paths.REPOSITORY / choice)
+    path = paths.REPOSITORY / "weights" / dataset / f"{role}.safetensors"
+    if path.is_file() and _made_for(path) == (faces.image_size, faces.channels):
+        return path
+    log.info("no %s generator is shipped for %s faces of %d pixels and %d channels: it is trained now", role, dataset,
+             faces.image_size, faces.channels)
+    return None
+
+
+def _made_for(path):
+    trained_on = weights.read_metadata(path)["trained_on"] or {}
+    return trained_on.get("image_size"), trained_on.get("channels")
+
+
+def adopt(path, folder, *, role, parts):
+    """Put a generator that exists into `folder`, where training would have put it: generator.safetensors.
+
+    path : see `find_weights`; the history of its training, <name>.csv beside it, comes along. role : "identity" or
+    "expression". parts : dict part -> Faces of the profile, `pool` among them.
+    Raises FerError when the file is none of KINDS, or draws faces of another size or kind than the pool's, and
+    LeakError when it was trained on a person or a picture outside the pool.
+    """
+    path, target, pool = Path(path), Path(folder) / "generator.safetensors", parts["pool"]
+    if _checked_kind(path, None) == "compendium":
+        weights.load_generator(path)
+        shutil.copyfile(path, target)
+    else:
+        convert(path, target)
+    found = weights.read_metadata(target)
+    _check_role(found, role, pool, path)
+    weights.check_unseen(found["trained_on"], parts, name=path.name)
+    history = path.with_suffix(".csv")
+    if history.is_file():
+        shutil.copyfile(history, Path(folder) / "history.csv")
+    log.info("took %s: %s", path.name, _told(found["trained_on"], pool))
+
+
+def _check_role(found, role, pool, path):
+    kinds = weights.IDENTITY_KINDS if role == "identity" else weights.EXPRESSION_KINDS
+    if found["kind"] not in kinds:
+        raise FerError(f"{path} holds a {found['kind']} generator, which is no {role} GAN: give one of {', '.join(kinds)}.")
+    options, trained_on = found["options"], found["trained_on"] or {}
+    size = options.get("image_size", trained_on.get("image_size", pool.image_size))
+    if (size, options.get("channels", 1)) != (pool.image_size, pool.channels):
+        raise FerError(f"{path} makes faces of {size} pixels and {options.get('channels', 1)} channels, but the pool's "
+                       f"have {pool.image_size} and {pool.channels}: set image_size and channels to fit, or train one "
+                       f"with {role}_weights=train.")
+
+
+def _told(trained_on, pool):
+    if trained_on is None:
+        return "it does not say what it was trained on, so nothing can be said about leaks"
+    same = "this very pool" if trained_on["fingerprint"] == pool.fingerprint else "another pool"
+    return f"trained on {trained_on['n']} {trained_on['origin']} faces, {same}; none of them is trained on or tested here"
 
 
 def import_classifier(path, *, label_order=EXPRESSIONS, device="cpu"):

@@ -55,6 +55,18 @@ def flow_smoothness(flow):
     return pixels.diff(dim=2).square().mean() + pixels.diff(dim=3).square().mean()
 
 
+def detail_difference(image, other):
+    """Absolute difference at half the resolution, after the mean over a third of the image is taken off around each
+    pixel, and with it the light: float [B, C, H/2, W/2].
+
+    image, other : float [B, C, H, W].
+    """
+    side = 2 * (image.shape[2] // 6) + 1
+    difference = image - other
+    light = F.avg_pool2d(difference, side, stride=1, padding=side // 2, count_include_pad=False)
+    return F.avg_pool2d(difference - light, 2).abs()
+
+
 def stargan_discriminator(discriminator, real, label, fake, mix, *, weight_class=1.0, weight_gradient=10.0):
     """StarGAN's discriminator loss. Source: Choi et al. 2018, equations 2, 5 and 8.
 

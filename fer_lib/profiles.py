@@ -28,8 +28,11 @@ from fer_lib.errors import FerError
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Literal": Literal}
 """The names a parameter's annotation may use (besides `None`, `|` and `[...]`)."""
 
-PATHS = ("*_root", "*_folder", "*_path", "*_file")
+PATHS = ("*_root", "*_folder", "*_path", "*_file", "*_weights")
 """Parameters that name a file or folder; a relative one starts at the user's working directory."""
+
+NO_PATHS = ("", "shipped", "train")
+"""Values of such parameters that name no file."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ RANGES = {
     "image_size": Range(choices=(32, 48, 64, 96, 128, 192, 256)), "channels": Range(choices=(1, 3)),
     "device": Range(choices=("auto", "cpu", "cuda")),
     "identity_objective": Range(choices=("non-saturating", "relativistic")),
+    "identity_critic": Range(choices=("pooling", "stylegan2")),
     "expression_method": Range(choices=("flow", "stargan")),
-    "measures": Range(choices=("coverage", "truth", "selection", "gan_train")),
+    "measures": Range(choices=("coverage", "truth", "selection", "gan_train", "identity_fid")),
     "ratios": Range(low=0, high=1000), "*ratio": Range(low=0, high=1000),
     "seed": SEED, "*_seed": SEED, "*seeds": SEED,
     "lr": Range(low=0, high=1, above=True), "*_lr": Range(low=0, high=1, above=True),
@@ -283,6 +287,6 @@ def _shown(value):
 
 
 def absolute(name, value, base):
-    """The value, made absolute from `base` when `name` is a path parameter and the value is not empty."""
+    """The value, made absolute from `base` when `name` is a path parameter and the value is none of NO_PATHS."""
     is_path = any(fnmatch.fnmatchcase(name, pattern) for pattern in PATHS)
-    return str((Path(base) / Path(value).expanduser()).resolve()) if is_path and value else value
+    return str((Path(base) / Path(value).expanduser()).resolve()) if is_path and value not in NO_PATHS else value

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from fer_lib import embedding, engine, generation, metrics, selection, statistics, study, training, truth
+from fer_lib import embedding, engine, generation, metrics, selection, statistics, study, training, truth, weights
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
@@ -18,19 +19,23 @@ NEIGHBOURS = 5  # of coverage, as in its paper; fewer where a class has so few f
 COVERAGE_DRAWS = 40  # repeated draws behind the interval of coverage
 
 
-MEASURES = ("coverage", "truth", "selection", "gan_train")
+MEASURES = ("coverage", "truth", "selection", "gan_train", "identity_fid")
+IDENTITY_DRAWS, FACES_PER_DRAW = 10, 1_000  # faces of random identities behind identity_fid_ratio
 
 
-def judge_generators(parts, tests, bank, expression_gan, folder, *, measures, epochs, seed, keep_share=0.7,
+def judge_generators(parts, tests, bank, gans, folder, *, measures, epochs, seed, keep_share=0.7,
                      gan_train=None, resamples=2_000, device="auto"):
     """Measure the generators and write quality.json into `folder`.
 
     parts : dict with the Faces pool (the GANs' and the judge's), train and validation.
     tests : dict name -> Faces (real or rendered) that neither GANs nor judge have seen; the first is compared with.
-    bank : Faces, the generated ones. expression_gan : folder of its generator.safetensors.
+    bank : Faces, the generated ones. gans : dict name -> folder of its generator.safetensors: `expression`, and
+    `identity` and `identity_paper` for "identity_fid".
     measures : what is measured besides labels and distances, of MEASURES: "coverage" of real faces by generated
-    ones; "truth", errors against rendered expressions and the identity kept (built-in faces only); "selection",
-    labels and coverage after filtering; "gan_train", what a classifier learns from generated faces alone.
+    ones, with precision, recall, density and the distance to the nearest pool face; "truth", errors against rendered
+    expressions and the identity kept (built-in faces only); "selection", labels and coverage after filtering;
+    "gan_train", what a classifier learns from generated faces alone; "identity_fid", the Fréchet distance of the
+    identity GAN beside that of the paper's.
     epochs, seed : of metrics.train_judge. keep_share : of selection.keep_best.
     gan_train : options of `gan_train_share`.
     Raises FerError for an unknown measure.
@@ -46,18 +51,22 @@ def judge_generators(parts, tests, bank, expression_gan, folder, *, measures, ep
               **distances(judge, pool.of(EXPRESSIONS), bank, tests)}
     shares = {"label_fidelity_share": fidelity_share(judge, bank, first, **options)}
     if "coverage" in measures:
-        shares["coverage_unfiltered_share"] = coverage_share(judge, pool, bank, first, seed=seed)
+        values["neighbours"], shares["coverage_unfiltered_share"] = coverage_share(judge, pool, bank, first, seed=seed)
+        shares["nearest_distance_share"] = nearest_distance_share(pool, bank, first, **options)
     if "truth" in measures and pool.origin == "rendered":
-        shares |= measured_against_truth(expression_gan, pool, first, seed=seed + 2, resamples=resamples,
+        shares |= measured_against_truth(gans["expression"], pool, first, seed=seed + 2, resamples=resamples,
                                          device=device)
     if "selection" in measures:
         selector = selection.train_selector(pool, parts["validation"], seed=seed + 1, device=device).model
         kept, values["selection"] = selection.select(bank, selector, share=keep_share)
         shares["label_fidelity_filtered_share"] = fidelity_share(judge, kept, first, **options)
-        shares["coverage_share"] = coverage_share(judge, pool, kept, first, seed=seed)
+        _, shares["coverage_share"] = coverage_share(judge, pool, kept, first, seed=seed)
     if "gan_train" in measures:
         shares["gan_train_share"] = gan_train_share(parts, bank, first, Path(folder) / "gan_train",
                                                     resamples=resamples, device=device, **gan_train)
+    if "identity_fid" in measures:
+        shares["identity_fid_ratio"] = identity_fid_ratio(judge, pool, gans["identity"], gans["identity_paper"], seed=seed,
+                                                          device=device)
     (Path(folder) / "quality.json").write_text(json.dumps(values | _rounded(shares), indent=2) + "\n",
                                                encoding="utf-8")
 
@@ -67,7 +76,8 @@ def load_quality(folder):
 
     Returns a dict: label_fidelity (for `generated` and every test set: expression or "all" -> {estimate, low,
     high}, fractions), fid and kid (in the judge's features, to the pool's six expressions), judge, n_generated,
-    selection (how many generated faces were kept), and each *_share as {estimate, low, high}.
+    neighbours (precision, recall, density, coverage), selection (how many generated faces were kept), and each
+    *_share and *_ratio as {estimate, low, high}.
     """
     return json.loads((Path(folder) / "quality.json").read_text(encoding="utf-8"))
 
@@ -124,20 +134,58 @@ def coverage_share(judge, pool, kept, test, *, seed=0, draws=COVERAGE_DRAWS, lev
     """Coverage of pool faces by generated ones / by held-out test faces, at equal counts, mean over classes.
 
     The interval comes from repeated draws of equally many faces; it leaves out which faces the test set holds.
+    Returns (dict with precision, recall, density and coverage of `generated` and of `test`, the share of coverage).
     """
     features = {name: (metrics.judge_features(judge, faces), faces.codes)
-                for name, faces in (("pool", pool), ("kept", kept), ("test", test))}
+                for name, faces in (("pool", pool), ("generated", kept), ("test", test))}
     n = min((codes == code).sum() for _, codes in features.values() for code in range(len(EXPRESSIONS)))
     k, rng, found = min(NEIGHBOURS, n - 1), np.random.default_rng(seed), []
     for _ in range(draws):
-        per_class = []
         for code in range(len(EXPRESSIONS)):
             drawn = {name: vectors[rng.permutation(np.flatnonzero(codes == code))[:n]]
                      for name, (vectors, codes) in features.items()}
-            per_class.append([metrics.coverage(drawn["pool"], drawn[name], k=k)["coverage"] for name in ("kept", "test")])
-        found.append(np.mean(per_class, axis=0))
-    means = np.array(found).T
-    return _share(means.mean(1), means, level)
+            found += [{"set": name, **metrics.coverage(drawn["pool"], drawn[name], k=k)} for name in ("generated", "test")]
+    table = pd.DataFrame(found).assign(draw=np.arange(len(found)) // (2 * len(EXPRESSIONS)))
+    of_draws = table.groupby(["set", "draw"])["coverage"].mean().unstack("set")[["generated", "test"]].to_numpy().T
+    means = table.drop(columns="draw").groupby("set").mean().to_dict("index")
+    return _rounded(means), _share(of_draws.mean(1), of_draws, level)
+
+
+def nearest_distance_share(pool, bank, test, *, resamples=2_000, level=0.95, seed=0):
+    """Median distance of generated faces to their nearest pool face / of held-out test faces to theirs.
+
+    Far below 1, the generators would copy the pool. Distances as in generation.nearest_faces.
+    """
+    rng, medians, resampled = np.random.default_rng(seed), [], []
+    for faces in (bank, test):
+        near = generation.nearest_distances(faces.images, pool)
+        groups = statistics.cluster_codes(faces.subjects, len(faces))
+        order = np.argsort(near)
+        n_groups = groups.max() + 1
+        weights_of = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)[:, groups[order]]
+        middle = (weights_of.cumsum(1) >= weights_of.sum(1, keepdims=True) / 2).argmax(1)
+        medians.append(np.median(near))
+        resampled.append(near[order][middle])
+    return _share(medians, resampled, level)
+
+
+def identity_fid_ratio(judge, pool, better, paper, *, seed, level=0.95, device="auto"):
+    """Fréchet distance to the pool of the faces that one identity GAN draws / that the paper's draws.
+
+    better, paper : folders of their generator.safetensors. The interval comes from repeated draws of identities.
+    """
+    found = []
+    for folder in (better, paper):
+        generator = weights.load_generator(Path(folder) / "generator.safetensors", device=engine.device(device))
+        found.append([_fid_of_draw(judge, pool, generator, [seed, draw]) for draw in range(IDENTITY_DRAWS)])
+    found = np.array(found)
+    return _share(found.mean(1), found, level)
+
+
+def _fid_of_draw(judge, pool, generator, seed):
+    n = min(FACES_PER_DRAW, len(pool))
+    images = generation.to_uint8(generation.identities(generator, range(n), seed=seed))
+    return metrics.fid(judge, pool, Faces(images, pool.table.iloc[:n].reset_index(drop=True), "generated"))
 
 
 # ---- what a classifier learns from them -----------------------------------------------------------------
@@ -164,7 +212,7 @@ def measured_against_truth(expression_gan, pool, test, *, seed, resamples, devic
 
     test : rendered Faces, whose subjects are called s<data seed>-<number>. seed : of embedder and resamples.
     """
-    generator = training.load_generator(Path(expression_gan) / "generator.safetensors", device=engine.device(device))
+    generator = weights.load_generator(Path(expression_gan) / "generator.safetensors", device=engine.device(device))
     names = [name.removeprefix("s").split("-") for name in sorted(set(test.subjects))]
     given, true, masks = truth.render_truth([int(number) for _, number in names], takes=TRUE_TAKES,
                                             seed=int(names[0][0]), image_size=test.image_size, channels=test.channels)

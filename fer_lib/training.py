@@ -15,21 +15,26 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from fer_lib import augment, engine, losses
 from fer_lib.errors import FerError
-from fer_lib.networks import expression_flow, stargan, stylegan2
+from fer_lib.networks import expression_flow, pooling, stargan, stylegan2
+from fer_lib.weights import load_generator, save_weights  # noqa: F401, the generators that are trained here
 
 log = logging.getLogger(__name__)
 
 OBJECTIVES = ("non-saturating", "relativistic")
+CRITICS = {
+    "stylegan2": lambda options: stylegan2.Discriminator(**_shared(options)),
+    "pooling": lambda options: pooling.Discriminator(image_size=options["image_size"], channels=options["channels"]),
+}
+"""Discriminators of the identity GAN: name -> function of the generator's options."""
 
 
 def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=2e-3, gamma=1.0,
                        r1_interval=16, augmentation=("light", "shift", "cutout"), ema_kimg=5.0,
-                       objective="non-saturating", device="auto", log_every=100, checkpoint_every=200):
+                       objective="non-saturating", critic="stylegan2", critic_lr=None, device="auto", log_every=100,
+                       checkpoint_every=200):
     """Train StyleGAN2 on `faces` and write generator.safetensors (its moving average) into `folder`.
 
     faces : Faces [n]; expressions are not used. steps : int, generator updates.
@@ -38,18 +43,21 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     ema_kimg : half-life of the generator's moving average, in thousands of images, with a warm-up.
     objective : "non-saturating" (the paper's) or "relativistic" (R3GAN's pairing loss, with R2, the penalty on
     generated images, beside R1).
+    critic : "stylegan2" (the paper's discriminator) or "pooling" (pooling.Discriminator, which is smaller and learns
+    faster). critic_lr : its learning rate; None takes `lr`.
     Returns the history: DataFrame, one row per `log_every` steps, with the mean of each loss term.
-    Raises FerError for another objective.
+    Raises FerError for another objective or critic.
     Source: Karras et al. 2020 (lazy R1: appendix B); Zhao et al. 2020 (DiffAugment); Huang et al. 2024 (R3GAN).
     """
     if objective not in OBJECTIVES:
         raise FerError(f"The objective {objective!r} is unknown: use {' or '.join(OBJECTIVES)}.")
+    if critic not in CRITICS:
+        raise FerError(f"The critic {critic!r} is unknown: use {' or '.join(CRITICS)}.")
     device = engine.device(device)
     options = {"image_size": faces.image_size, "channels": faces.channels, **(image_options or {})}
-    generator, discriminator = seeded(lambda: (stylegan2.Generator(**options),
-                                               stylegan2.Discriminator(**_shared(options))), seed, device)
+    generator, discriminator = seeded(lambda: (stylegan2.Generator(**options), CRITICS[critic](options)), seed, device)
     optimisers = (adam(generator, lr=lr, betas=(0.0, 0.99)),
-                  adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=r1_interval))
+                  adam(discriminator, lr=critic_lr or lr, betas=(0.0, 0.99), interval=r1_interval))
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
 
@@ -86,7 +94,7 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
     history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
                    log_every=log_every, checkpoint_every=checkpoint_every)
-    save_weights(ema, folder, name="generator", options=options, kind="stylegan2")
+    save_weights(ema, folder, name="generator", options=options, kind="stylegan2", faces=faces)
     return history
 
 
@@ -143,13 +151,13 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
     history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
                    log_every=log_every, checkpoint_every=checkpoint_every)
-    save_weights(generator, folder, name="generator", options=g_options, kind="stargan")
+    save_weights(generator, folder, name="generator", options=g_options, kind="stargan", faces=faces)
     return history
 
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
-                   penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_smooth=1.0,
-                   weight_residual=5.0, augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50,
+                   penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
+                   weight_smooth=1.0, weight_residual=5.0, augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50,
                    checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
@@ -163,6 +171,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     warm_up : updates in which the discriminator learns the labels of real faces before the first step.
     gamma : weight of R1 and R2, at every `penalty_interval`-th step. weight_class : of the label logits in the
     generator's loss. weight_self : of the change made when a face is asked for the expression that it has.
+    weight_partner : of the difference in detail to the real face that it is compared with, where that shows the same
+    person; as the pose is another, this term alone would give blurred faces.
     weight_smooth, weight_residual : of an uneven flow and of the residual's mean size.
     Other arguments, and what comes back, as in `train_identity_gan`.
     Raises FerError when an expression has no image.
@@ -186,10 +196,12 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 
     def draw():
         index, source = torch.multinomial(chances, 2 * batch_size, replacement=True).split(batch_size)
-        index = torch.cat([partner(source, index), source])
-        drawn = augment.mirror(to_device(images[index], device)).split(batch_size)
-        label, source_label = labels[index].to(device).split(batch_size)
-        return *drawn, label, source_label, torch.randn(batch_size, generator.latent_size).to(device)
+        index, same_person = partner(source, index)
+        pair = to_device(images[torch.cat([index, source])], device).unflatten(0, [2, batch_size]).transpose(0, 1)
+        pair = augment.mirror(pair.flatten(1, 2)).unflatten(1, [2, -1])
+        latent = torch.randn(batch_size, generator.latent_size)
+        return (*(x.contiguous(memory_format=torch.channels_last) for x in pair.unbind(1)), labels[index].to(device),
+                labels[source].to(device), same_person.float().to(device), latent.to(device))
 
     def see(image, label):
         shared, by_label = discriminator(augment.diff_augment(image, policy=augmentation))
@@ -198,12 +210,12 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     def teach_labels():
         optimiser = adam(discriminator, lr=lr, betas=(0.9, 0.99))  # momentum leaves the plateau of guessing sooner
         for _ in range(warm_up):
-            real, source, *labels_drawn, _ = draw()
+            real, source, *labels_drawn, _, _ = draw()
             image, label = torch.cat([real, source]), torch.cat(labels_drawn)
             update(optimiser, F.cross_entropy(see(image, label)[1], label), discriminator)
 
     def teach_discriminator(number):
-        real, source, label, _, latent = draw()
+        real, source, label, _, _, latent = draw()
         with torch.no_grad():
             fake = generator(source, label, latent=latent)
         real_logits, by_label = see(real, label)
@@ -217,7 +229,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         return terms
 
     def teach_generator():
-        real, source, label, source_label, latent = draw()
+        real, source, label, source_label, same_person, latent = draw()
         flow, residual = generator.change(source, label, latent=latent)
         fake = expression_flow.apply_change(source, flow, residual)
         with torch.no_grad():
@@ -226,9 +238,10 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         same = (label == source_label).float()
         terms = {"generator": losses.relativistic_generator(real_logits, logits),
                  "generator_class": F.cross_entropy(by_label, label),
-                 "generator_self": ((fake - source).abs().mean([1, 2, 3]) * same).sum() / same.sum().clamp(min=1),
+                 "generator_self": mean_where(same, (fake - source).abs()),
+                 "generator_partner": mean_where(same_person, losses.detail_difference(fake, real)),
                  "generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().mean()}
-        weights = (1.0, weight_class, weight_self, weight_smooth, weight_residual)
+        weights = (1.0, weight_class, weight_self, weight_partner, weight_smooth, weight_residual)
         update(optimisers[0], sum(w * term for w, term in zip(weights, terms.values(), strict=True)), generator)
         return terms
 
@@ -246,13 +259,20 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
     history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
                    log_every=log_every, checkpoint_every=checkpoint_every)
-    save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow")
+    save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces)
     return history
+
+
+def mean_where(chosen, values):
+    """Mean of `values` [B, C, H, W] over the images where `chosen`, float [B], is 1; 0 where none is."""
+    return (values.mean([1, 2, 3]) * chosen).sum() / chosen.sum().clamp(min=1)
 
 
 def partners(faces):
     """A function (sources, others), int64 [n] each, that puts a picture of the source's subject with the other's
-    expression, drawn at random, in the place of each other where there is one: int64 [n].
+    expression, drawn at random, in the place of each other where there is one.
+
+    It returns (int64 [n], bool [n] where there was one).
     """
     groups = faces.table.groupby(["subject", "expression"]).indices
     groups = {key: torch.from_numpy(rows) for key, rows in groups.items() if key[0]}
@@ -260,12 +280,12 @@ def partners(faces):
 
     def partner(sources, others):
         chances = torch.rand(len(others))
-        chosen = others.clone()
+        chosen, found = others.clone(), torch.zeros(len(others), dtype=torch.bool)
         for place, (source, other) in enumerate(zip(sources.tolist(), others.tolist())):
             rows = groups.get((subjects[source], names[other]))
             if rows is not None:
-                chosen[place] = rows[int(chances[place] * len(rows))]
-        return chosen
+                chosen[place], found[place] = rows[int(chances[place] * len(rows))], True
+        return chosen, found
 
     return partner
 
@@ -387,36 +407,11 @@ def to_device(images, device):
     return images.to(device).float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
 
 
-def save_weights(network, folder, *, name, options, kind):
-    """Write a network as <name>.safetensors, with its kind and options in the file's metadata."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    save_file(tensors, Path(folder) / f"{name}.safetensors",
-              metadata={"kind": kind, **{key: str(value) for key, value in options.items()}})
-
-
-def load_generator(path, *, device="cpu"):
-    """The generator that `save_weights` wrote, in evaluation mode. Loading runs no code from the file.
-
-    Raises FerError when the file is missing, damaged or of another kind.
-    """
-    path = Path(path)
-    try:
-        with safe_open(path, "pt") as file:
-            options = dict(file.metadata())
-        kind = {"stylegan2": stylegan2.Generator, "stargan": stargan.Generator,
-                "expression_flow": expression_flow.Generator}[options.pop("kind")]
-        network = kind(**{key: int(value) for key, value in options.items()})
-        network.load_state_dict(load_file(path))
-    except Exception as error:  # safetensors and torch raise many types for a damaged file
-        raise FerError(f"{path} is not a generator of this compendium ({type(error).__name__}): train one with "
-                       "notebooks 02 and 03, or give the path of a generator.safetensors.") from error
-    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
 def _shared(options):
     return {key: value for key, value in options.items() if key not in ("latent_size", "mapping_layers")}
 
 
 def load_history(folder):
-    """The history that `loop` wrote: DataFrame, one row per status interval."""
-    return pd.read_csv(Path(folder) / "history.csv")
+    """The history that `loop` wrote: DataFrame, one row per status interval; None where there is none."""
+    path = Path(folder) / "history.csv"
+    return pd.read_csv(path) if path.is_file() else None

@@ -63,3 +63,11 @@ def test_a_constant_flow_is_smooth_and_a_shear_of_one_pixel_per_row_costs_one():
     flow = torch.zeros(1, 2, 8, 8)
     flow[:, 0] = torch.arange(8)[:, None] * (2 / 8)
     assert math.isclose(losses.flow_smoothness(flow), 0.5, rel_tol=1e-6)  # x moves, y does not: the mean is 1/2
+
+
+def test_detail_does_not_see_the_light_but_a_moved_mouth():
+    face = torch.rand(2, 1, 48, 48)
+    moved = torch.cat([face[:, :, :, 4:], face[:, :, :, :4]], 3)
+    assert losses.detail_difference(face + 0.3, face).max() < 1e-5
+    assert losses.detail_difference(moved, face).shape == (2, 1, 24, 24)
+    assert losses.detail_difference(moved, face).mean() > 0.05

@@ -5,7 +5,7 @@ import pytest
 from test_classifier import striped_faces
 from test_metrics import as_generated
 
-from fer_lib import metrics, quality, truth
+from fer_lib import metrics, quality, training, truth
 from fer_lib.errors import FerError
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
@@ -27,11 +27,30 @@ def test_faces_as_good_as_real_have_a_fidelity_of_one_and_wrong_labels_have_less
 
 def test_real_faces_cover_as_much_as_real_faces_and_one_face_covers_little(judge):
     pool, test = striped_faces(240, seed=4, contrast=150), striped_faces(120, seed=5, contrast=150)
-    same = quality.coverage_share(judge, pool, as_generated(striped_faces(120, seed=6, contrast=150)), test, draws=10)
+    _, same = quality.coverage_share(judge, pool, as_generated(striped_faces(120, seed=6, contrast=150)), test, draws=10)
     assert same["low"] - 0.1 <= 1 <= same["high"] + 0.1
     rows = np.repeat(np.arange(6), 20)
     collapsed = as_generated(test.select(rows))
-    assert quality.coverage_share(judge, pool, collapsed, test, draws=10)["high"] < 0.5
+    neighbours, share = quality.coverage_share(judge, pool, collapsed, test, draws=10)
+    assert share["high"] < 0.5
+    assert neighbours["generated"]["coverage"] < neighbours["test"]["coverage"]
+
+
+def test_copies_are_nearer_to_the_pool_than_unseen_faces():
+    pool, test = (striped_faces(60, seed=seed, contrast=150) for seed in (4, 5))
+    copies, fresh = as_generated(pool), as_generated(striped_faces(60, seed=6, contrast=150))
+    assert quality.nearest_distance_share(pool, copies, test, resamples=50)["high"] < 0.1
+    found = quality.nearest_distance_share(pool, fresh, test, resamples=200)
+    assert abs(found["estimate"] - 1) < 0.2 and 0.7 < found["low"] < found["high"] < 1.4
+
+
+def test_a_gan_is_as_far_from_the_pool_as_itself(judge, tmp_path, monkeypatch):
+    pool = striped_faces(60, seed=4, contrast=150)
+    monkeypatch.setattr(quality, "IDENTITY_DRAWS", 2)
+    training.train_identity_gan(pool, tmp_path, steps=1, batch_size=4,
+                                image_options={"channel_base": 256, "channel_max": 16, "latent_size": 16})
+    found = quality.identity_fid_ratio(judge, pool, tmp_path, tmp_path, seed=0)
+    assert found == {"estimate": 1, "low": 1, "high": 1}
 
 
 def test_doing_nothing_has_an_error_share_of_one_and_the_truth_of_zero():
@@ -48,4 +67,4 @@ def test_doing_nothing_has_an_error_share_of_one_and_the_truth_of_zero():
 
 def test_an_unknown_measure_is_refused_before_anything_is_trained():
     with pytest.raises(FerError, match="'beauty' is unknown: choose from coverage"):
-        quality.judge_generators({}, {}, None, None, None, measures=["beauty"], epochs=1, seed=0)
+        quality.judge_generators({}, {}, None, {}, None, measures=["beauty"], epochs=1, seed=0)

@@ -161,9 +161,10 @@ def test_partners_are_of_the_same_person_and_show_the_expression_of_the_other():
             enumerate((name, subject) for subject in ("a", "b", "") for name in EXPRESSIONS if (name, subject) != ("fear", "b"))]
     faces = Faces(np.zeros((len(rows), 1, 8, 8), np.uint8), pd.DataFrame(rows), "rendered")
     sources, others = (part.flatten() for part in torch.meshgrid(*[torch.arange(len(rows))] * 2, indexing="ij"))
-    chosen = training.partners(faces)(sources, others).numpy()
+    chosen, there_was_one = (part.numpy() for part in training.partners(faces)(sources, others))
     names, subjects = faces.table["expression"].to_numpy(), faces.subjects
     assert (names[chosen] == names[others]).all()
     found = (subjects[sources] == "a") | ((subjects[sources] == "b") & (names[others] != "fear"))
     assert (subjects[chosen][found] == subjects[sources][found]).all()
     assert (chosen[~found] == others.numpy()[~found]).all()
+    assert (there_was_one == found).all()

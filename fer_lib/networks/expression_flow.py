@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fer_lib.networks import pooling
+
 MAX_FLOW = 0.25  # of half the image: how far a pixel may be moved
 
 
@@ -104,28 +106,16 @@ def apply_change(image, flow, residual, *, intensity=1.0):
 
 
 class Discriminator(nn.Module):
-    """Convolutions with average pooling, a verdict on the face, and a projection on its label.
-
-    image_size : pixels, divisible by 16. critic_width : channels of the first layer; each next one has twice
-    as many. Strided convolutions instead learn the labels more slowly and let stripes pass.
-    """
+    """A pooling.Features, a verdict on the face, and a projection on its label; arguments as there."""
 
     def __init__(self, *, image_size, channels=1, n_labels=7, critic_width=16):
         super().__init__()
-        widths = [critic_width * 2 ** level for level in range(4)]
-        layers = []
-        for n_in, n_out in zip([channels, *widths], widths):
-            layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.LeakyReLU(0.2), nn.AvgPool2d(2)]
-        self.trunk = nn.Sequential(*layers, nn.Flatten())
-        self.hidden = nn.Linear(widths[-1] * (image_size // 16) ** 2, widths[-1])
-        self.output, self.label = nn.Linear(widths[-1], 1), nn.Linear(widths[-1], n_labels)
-        for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(layer.weight, a=0.2)
-                nn.init.zeros_(layer.bias)
+        self.features = pooling.Features(image_size=image_size, channels=channels, critic_width=critic_width)
+        self.output, self.label = (nn.Linear(8 * critic_width, n) for n in (1, n_labels))
+        pooling.initialise(self)
 
     def forward(self, image):
         """image : float [B, channels, H, W] in -1..1. Returns (logits [B] that ignore the label,
         logits [B, n_labels] of each label); their sum at a label is the verdict on image and label."""
-        x = F.leaky_relu(self.hidden(self.trunk(image)), 0.2)
+        x = self.features(image)
         return self.output(x)[:, 0], self.label(x)

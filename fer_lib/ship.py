@@ -1,0 +1,116 @@
+"""Put the generators of a profile into weights/, with a model card: python -m fer_lib.ship PROFILE DATASET.
+
+The card takes its numbers from what the profile's notebooks wrote; nothing in it is typed by hand.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+
+import pandas as pd
+
+from fer_lib import paths, runs, weights
+from fer_lib.errors import FerError
+
+ROLES = {"identity": ("identity_gan", "draws the face of a person who does not exist"),
+         "expression": ("expression_gan", "gives a face one of seven expressions")}
+HISTORY_ROWS = 100  # as many rows of a training's history are shipped at most
+
+CARD = """# Generators for {dataset} faces
+
+Two networks of this compendium, trained by `python run_all.py --profile {profile}` at commit `{commit}`
+and put here by `python -m fer_lib.ship {profile} {dataset}`.
+
+{networks}
+
+## Trained on
+
+{n} {origin} faces of {subjects}: {data}. The files name the people and carry hashes of the pictures, so that the
+notebooks refuse to train a classifier on them or to test one with them.
+
+## How good they are
+
+From `results/{profile}/generators.json`, on people that no network has seen; how each is measured is said in
+notebook 4. A share of 1 is as good as {origin} faces.
+
+{measures}
+
+## What they are for, and what not
+
+For studying what generated faces can teach a classifier. Not for judging people, not for guessing what anybody feels,
+not as evidence of how an expression looks on somebody, and not for passing off a generated face as a photograph.
+They inherit the limits of what they were trained on: whoever is rare there is drawn badly or not at all.
+
+## Licence
+
+{licence}
+"""
+DATA = {"built-in": ("drawn by `fer_lib.rendering` from MakeHuman's CC0 assets", "As this repository; the faces that taught "
+                     "them come from CC0 assets."),
+        "fer2013": ("photographs of FER2013's training part (Goodfellow et al. 2013), without the faces of the study's own "
+                    "parts", "The code is under this repository's licence. FER2013 was published for research; use these "
+                    "weights for research only. No photograph is part of them.")}
+
+
+def ship(profile, dataset):
+    """Copy both generators of a finished profile to weights/<dataset>/, and write the model card.
+
+    Returns the folder. Raises FerError when the profile lacks a generator or its measures.
+    """
+    workspace = runs.open_workspace(profile, step="ship")
+    quality = workspace.results / "generators.json"
+    if not quality.is_file():
+        raise FerError(f"Profile {profile} has no results/{profile}/generators.json: run its notebooks 01 to 04 first.")
+    folder = paths.REPOSITORY / "weights" / dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    networks, facts = [], {}
+    for role, (artifact_name, what) in ROLES.items():
+        artifact = workspace.require(artifact_name)
+        shutil.copyfile(artifact.path / "generator.safetensors", folder / f"{role}.safetensors")
+        history = pd.read_csv(artifact.path / "history.csv")
+        history.iloc[:: -(-len(history) // HISTORY_ROWS)].to_csv(folder / f"{role}.csv", index=False)
+        facts = json.loads((artifact.path / "artifact.json").read_text(encoding="utf-8"))
+        networks.append(_described(role, what, folder / f"{role}.safetensors", facts))
+    trained_on = weights.read_metadata(folder / "identity.safetensors")["trained_on"]
+    subjects = f"{len(trained_on['subjects'])} people" if trained_on["subjects"] else "unnamed people"
+    data, licence = DATA.get(dataset, (f"the data set {dataset}", "As the data set's."))
+    card = CARD.format(dataset=dataset, profile=profile, commit=facts["commit"][:12], networks="\n".join(networks),
+                       n=trained_on["n"], origin=trained_on["origin"], subjects=subjects, data=data, licence=licence,
+                       measures=_measures(json.loads(quality.read_text(encoding="utf-8"))))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def _described(role, what, path, facts):
+    size = path.stat().st_size / 1e6
+    settings = ", ".join(f"{name} {value}" for name, value in facts["params"].items() if name != "image_options")
+    return (f"- `{role}.safetensors` ({size:.1f} MB) {what}. Kind {weights.read_metadata(path)['kind']}; "
+            f"{settings}; widths {facts['params']['image_options']}. Trained in {facts['seconds'] / 60:.0f} minutes.")
+
+
+def _measures(quality):
+    rows = ["| measure | value | 95 % interval |", "|---|---|---|"]
+    flat = pd.json_normalize({name: value for name, value in quality.items() if "_share" in name or "_ratio" in name},
+                             sep=" ").iloc[0]
+    for name in dict.fromkeys(key.rsplit(" ", 1)[0] for key in flat.index):
+        rows.append(f"| {name} | {flat[name + ' estimate']:.2f} | {flat[name + ' low']:.2f} to {flat[name + ' high']:.2f} |")
+    return "\n".join(rows)
+
+
+def main(arguments=None):
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("profile", help="a profile whose notebooks 01 to 04 are finished")
+    parser.add_argument("dataset", help="the name that data sets have in notebook 1, such as built-in")
+    options = parser.parse_args(arguments)
+    try:
+        print(f"Wrote {ship(options.profile, options.dataset).relative_to(paths.REPOSITORY).as_posix()}.")
+    except FerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Files of trained generators: written, read, and asked which faces they were trained on.
+
+A file is safetensors, so that loading it runs no code. Its metadata say how the network is built and which people
+and pictures it has seen; whoever uses it can check that none of them is tested on.
+"""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from fer_lib.errors import FerError, LeakError
+from fer_lib.networks import expression_flow, stargan, stylegan2
+
+KINDS = {"stylegan2": stylegan2.Generator, "stargan": stargan.Generator, "expression_flow": expression_flow.Generator}
+IDENTITY_KINDS, EXPRESSION_KINDS = ("stylegan2",), ("stargan", "expression_flow")
+
+
+def save_weights(network, folder, *, name, options, kind, faces=None):
+    """Write a network as <name>.safetensors, with its kind, options and what it was trained on in the metadata.
+
+    options : dict of ints, arguments of the network's class. faces : Faces that it was trained on, or None if unknown.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    metadata = {"kind": kind, "options": json.dumps(options, sort_keys=True)}
+    if faces is not None:
+        metadata["trained_on"] = json.dumps(trace(faces))
+    save_file(tensors, Path(folder) / f"{name}.safetensors", metadata=metadata)
+
+
+def load_generator(path, *, device="cpu"):
+    """The generator that `save_weights` wrote, in evaluation mode. Loading runs no code from the file.
+
+    Raises FerError when the file is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    try:
+        metadata = read_metadata(path)
+        network = KINDS[metadata["kind"]](**metadata["options"])
+        network.load_state_dict(load_file(path))
+    except Exception as error:  # safetensors and torch raise many types for a damaged file
+        raise FerError(f"{path} is not a generator of this compendium ({type(error).__name__}): train one with "
+                       "notebooks 02 and 03, or give the path of a generator.safetensors.") from error
+    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def read_metadata(path):
+    """{"kind": str, "options": dict of int, "trained_on": dict as `trace` gives it, or None}."""
+    with safe_open(path, "pt") as file:
+        found = dict(file.metadata())
+    return {"kind": found["kind"], "options": json.loads(found["options"]),
+            "trained_on": json.loads(found["trained_on"]) if "trained_on" in found else None}
+
+
+# ---- what a generator has seen ----------------------------------------------------------------------------
+
+def trace(faces):
+    """Which people and pictures a set of faces holds, in a form that fits into a file's metadata.
+
+    Returns a dict: origin, n, image_size, channels, fingerprint, subjects (list of names, empty where unknown) and
+    pictures (base64 of 8-byte hashes of the pixels, sorted).
+    """
+    return {"origin": faces.origin, "n": len(faces), "image_size": faces.image_size, "channels": faces.channels,
+            "fingerprint": faces.fingerprint, "subjects": sorted(set(faces.subjects) - {""}),
+            "pictures": base64.b64encode(_hashes(faces).tobytes()).decode()}
+
+
+def _hashes(faces):
+    """Sorted hashes of the pictures' pixels: uint64 [n]."""
+    digests = [hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest() for image in faces.images]
+    return np.unique(np.frombuffer(b"".join(digests), "<u8"))
+
+
+def check_unseen(trained_on, parts, *, name):
+    """Raise LeakError when a generator was trained on a person or a picture of a part that others learn from or test.
+
+    trained_on : dict of `trace`, or None, of which nothing can be said. parts : dict part -> Faces; the pool is the
+    GANs' own. name : of the generator, for the message.
+    """
+    if trained_on is None:
+        return
+    pictures = np.frombuffer(base64.b64decode(trained_on["pictures"]), "<u8")
+    for part, faces in parts.items():
+        people = sorted(set(trained_on["subjects"]) & set(faces.subjects))
+        known = np.isin(_hashes(faces), pictures).sum() if faces.image_size == trained_on["image_size"] else 0
+        if part != "pool" and (people or known):
+            what = f"{len(people)} people ({people[0]} …)" if people else f"{known} pictures"
+            raise LeakError(f"{name} was trained on {what} of the part {part}: train a generator of your own with the "
+                            "value `train`.")

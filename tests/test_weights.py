@@ -1,0 +1,88 @@
+"""Files of generators: what they carry, who may use them, and that nothing is tested that they have seen."""
+
+import numpy as np
+import pytest
+import torch
+
+from fer_lib import data, generation, imports, training, weights
+from fer_lib.errors import FerError, LeakError
+from fer_lib.labels import ALL_EXPRESSIONS
+
+WIDTHS = {"channel_base": 256, "channel_max": 16, "latent_size": 16}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    made, _ = data.rendered_parts(image_size=32, channels=1, n_train_per_class=2, n_validation_per_class=2,
+                                  n_test_per_class=2, takes_per_subject=1, n_pool_subjects=2, pool_takes=1, seed=3)
+    return made
+
+
+@pytest.fixture(scope="module")
+def identity(parts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("identity")
+    training.train_identity_gan(parts["pool"], folder, steps=1, batch_size=4, image_options=WIDTHS)
+    return folder / "generator.safetensors"
+
+
+def test_a_generator_says_whom_it_was_trained_on(parts, identity):
+    found = weights.read_metadata(identity)["trained_on"]
+    assert found["subjects"] == sorted(set(parts["pool"].subjects))
+    assert found["n"] == len(parts["pool"]) and found["fingerprint"] == parts["pool"].fingerprint
+
+
+def test_a_generator_is_adopted_as_it_is(parts, identity, tmp_path):
+    imports.adopt(identity, tmp_path, role="identity", parts=parts)
+    ours, theirs = weights.load_generator(tmp_path / "generator.safetensors"), weights.load_generator(identity)
+    assert torch.equal(generation.identities(ours, [0], seed=0), generation.identities(theirs, [0], seed=0))
+
+
+def test_the_history_beside_the_file_comes_along(parts, identity, tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "identity.safetensors").write_bytes(identity.read_bytes())
+    assert training.load_history(tmp_path / "made") is None
+    (tmp_path / "identity.csv").write_bytes((identity.parent / "history.csv").read_bytes())
+    imports.adopt(tmp_path / "identity.safetensors", tmp_path / "made", role="identity", parts=parts)
+    assert training.load_history(tmp_path / "made")["step"].tolist() == [1]
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test_lab"])
+def test_a_generator_that_has_seen_a_part_is_refused(parts, identity, part, tmp_path):
+    with pytest.raises(LeakError, match=f"of the part {part}"):
+        imports.adopt(identity, tmp_path, role="identity", parts={**parts, part: parts["pool"]})
+
+
+def test_a_picture_without_a_name_is_recognised(parts, identity):
+    trained_on = weights.read_metadata(identity)["trained_on"] | {"subjects": []}
+    weights.check_unseen(trained_on, parts, name="it")
+    with pytest.raises(LeakError, match="1 pictures"):
+        weights.check_unseen(trained_on, {"train": parts["pool"].select([0])}, name="it")
+
+
+def test_a_generator_of_the_other_role_is_refused(parts, identity, tmp_path):
+    with pytest.raises(FerError, match="no expression GAN"):
+        imports.adopt(identity, tmp_path, role="expression", parts=parts)
+
+
+def test_a_generator_of_another_size_is_refused(parts, identity, tmp_path):
+    larger = {name: type(part)(np.asarray(part.images).repeat(2, 2).repeat(2, 3), part.table, part.origin)
+              for name, part in parts.items()}
+    with pytest.raises(FerError, match="32 pixels .* but the pool's"):
+        imports.adopt(identity, tmp_path, role="identity", parts=larger)
+
+
+def test_weights_are_trained_where_none_are_shipped(parts, identity):
+    choose = {"role": "identity", "dataset": "built-in", "faces": parts["pool"]}
+    assert imports.find_weights("train", **choose) is None
+    assert imports.find_weights("shipped", **choose) is None  # nothing is shipped for 32 pixels
+    assert imports.find_weights(str(identity), **choose) == identity
+    with pytest.raises(FerError, match="no file"):
+        imports.find_weights("nowhere.safetensors", **choose)
+
+
+def test_the_pools_people_do_not_depend_on_the_other_parts(parts):
+    more, _ = data.rendered_parts(image_size=32, channels=1, n_train_per_class=4, n_validation_per_class=2,
+                                  n_test_per_class=2, takes_per_subject=1, n_pool_subjects=2, pool_takes=1, seed=3)
+    assert more["pool"].fingerprint == parts["pool"].fingerprint
+    assert set(more["train"].subjects) > set(parts["train"].subjects)
+    assert set(parts["pool"].table["expression"]) == set(ALL_EXPRESSIONS)
