@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from torch.nn import functional as F
 
-from fer_lib import engine
+from fer_lib import augment, engine
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
 from fer_lib.networks.paper_cnn import PaperCNN
@@ -37,7 +37,7 @@ class Trained:
 
 
 def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, patience=5, steps_per_epoch=None,
-          device="auto", weights=None):
+          device="auto", weights=None, augmented=False):
     """Train the paper's CNN, stopping early on the validation loss.
 
     As the authors did: Adam at 1e-4, batches of 16, at most 50 epochs, patience 5, no augmentation.
@@ -54,6 +54,7 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         120 images and lr 1e-4, 3 of 5 seeds stopped before they had left the level of guessing. One number
         for all arms gives each the same patience and the same largest number of updates.
     weights : float [len(train)], factor on each image's loss, or None for 1 everywhere.
+    augmented : vary every training image anew each time it is seen, see augment.classical.
     Returns Trained.
     Raises FerError when a class has no image, another label than the six occurs, or sizes differ.
     Source: arXiv 2303.15223 and the authors' public repository Facial-Expression-Recognition.
@@ -70,7 +71,7 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         model = model.to(device, memory_format=torch.channels_last)
         history, best, updates = _fit(
             model, _on_device(train, device), _on_device(validation, device),
-            _loss_weights(weights, len(train), device), lr=lr, max_epochs=max_epochs, patience=patience,
+            _loss_weights(weights, len(train), device), vary=augment.classical if augmented else None, lr=lr, max_epochs=max_epochs, patience=patience,
             epochs=_epochs(len(train), batch_size, steps_per_epoch, torch.Generator().manual_seed(seed)))
     model.load_state_dict(best["state"])
     return Trained(model.eval(), history, best["epoch"], updates, time.perf_counter() - start)
@@ -89,17 +90,17 @@ def _epochs(n, batch_size, steps, generator):
         yield list(itertools.islice(batches, steps))
 
 
-def _fit(model, train, validation, weights, *, epochs, lr, max_epochs, patience):
+def _fit(model, train, validation, weights, *, vary, epochs, lr, max_epochs, patience):
     """Train until the validation loss has not fallen for `patience` epochs.
 
     train, validation : (images uint8 [n, C, H, W], codes int64 [n]) on the model's device.
-    epochs : iterator over lists of batches of indices.
+    epochs : iterator over lists of batches of indices. vary : function of a batch in [0, 1], or None.
     Returns (history DataFrame, {"epoch", "loss", "state"} of the best epoch, number of updates).
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, eps=1e-7, fused=True)
     best, rows, updates = {"epoch": 0, "loss": float("inf")}, [], 0
     for epoch, batches in enumerate(itertools.islice(epochs, max_epochs), start=1):
-        train_loss = _train_epoch(model, optimizer, train, weights, batches)
+        train_loss = _train_epoch(model, optimizer, train, weights, batches, vary)
         updates += len(batches)
         loss, accuracy = _validate(model, *validation)
         if not np.isfinite(loss):
@@ -114,14 +115,15 @@ def _fit(model, train, validation, weights, *, epochs, lr, max_epochs, patience)
     return pd.DataFrame(rows, columns=columns), best, updates
 
 
-def _train_epoch(model, optimizer, data, weights, batches):
+def _train_epoch(model, optimizer, data, weights, batches, vary):
     """One pass over the batches of indices; returns the mean loss per image (with dropout, weighted)."""
     images, codes = data
     model.train()
     total = torch.zeros((), device=images.device)
     for index in batches:
         index = index.to(images.device)
-        losses = F.cross_entropy(model(_scaled(images[index])), codes[index], reduction="none")
+        batch = _scaled(images[index])
+        losses = F.cross_entropy(model(vary(batch) if vary else batch), codes[index], reduction="none")
         loss = (losses * weights[index]).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -6,7 +6,8 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +22,21 @@ logger = logging.getLogger(__name__)
 
 SCORES = ["accuracy", "macro_f1", *(f"recall_{name}" for name in EXPRESSIONS)]
 COLUMNS = ["arm", "ratio", "weight", "n_real", "n_generated", "updates", "split_seed", "generator_seed",
-           "train_seed", "test_set", "n_test", *SCORES, "best_epoch", "seconds"]
+           "train_seed", "test_set", "n_test", *SCORES, "best_epoch", "seconds",
+           "stopping", "intensity", "truncation"]
 
 
 @dataclass(frozen=True)
 class Cell:
     """One classifier of the study.
 
-    arm : a name in `ARMS`. ratio : generated / real, at least 0.
+    arm : a name in `ARMS`. ratio : added / real images, at least 0.
     weight : factor on the loss of each generated image.
     n_real : real training images that the ratio refers to; the arm `generated` uses none of them.
-    split_seed : chooses the real images. generator_seed : chooses the rows of the generated bank (the arm
-        `real` carries it only to be paired with the others). train_seed : initial weights, order, dropout.
+    split_seed : chooses the real images. generator_seed : chooses the rows of the generated bank (arms without
+        generated images carry it only to be paired with the others). train_seed : initial weights, order, dropout.
+    stopping : "updates", as many as every other arm of this ratio gets, or "paper", the paper's early stopping.
+    intensity, truncation : of the generated images that are drawn.
     """
 
     arm: str
@@ -42,38 +46,124 @@ class Cell:
     generator_seed: int
     train_seed: int
     weight: float = 1.0
+    stopping: str = "paper"
+    intensity: float = 1.0
+    truncation: float = 1.0
+
+    @property
+    def n_added(self):
+        """Number of images that the ratio adds (or, for the arm `generated`, puts in the place of real ones)."""
+        return round(self.ratio * self.n_real)
 
     @property
     def n_generated(self):
         """Number of generated training images."""
-        return round(self.ratio * self.n_real) if self.arm != "real" else 0
+        return self.n_added if ARMS[self.arm].uses_bank else 0
+
+    @property
+    def n_budget(self):
+        """Images of one pass over the training set of `mixed` at this ratio, which is what every arm is trained for."""
+        return self.n_real + self.n_added
 
     @property
     def name(self):
         """A name for files, unique within a study."""
+        extras = [f"_{letter}{value:g}" for letter, value in (("i", self.intensity), ("c", self.truncation)) if value != 1]
         return (f"{self.arm}_r{self.ratio:g}_w{self.weight:g}_n{self.n_real}"
-                f"_s{self.split_seed}_g{self.generator_seed}_t{self.train_seed}")
+                f"_s{self.split_seed}_g{self.generator_seed}_t{self.train_seed}"
+                + "".join(extras) + ("_u" if self.stopping == "updates" else ""))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where training images come from.
+
+    train : Faces, the reserve of real (or rendered) images. bank : Faces, the generated ones, or None. pool : Faces
+    that the GANs were trained on, or None. kept : bool [len(bank)], which generated faces pass the filter, or None.
+    """
+
+    train: Faces
+    bank: Faces | None = None
+    pool: Faces | None = None
+    kept: np.ndarray | None = None
 
 
 # ---- arms: what a classifier is trained on -------------------------------------------------------------
 
-def real(pool, bank, cell):
+def real(sources, cell):
     """Only real images."""
-    return [draw_real(pool, cell.n_real, seed=cell.split_seed)]
+    return [draw_real(sources.train, cell.n_real, seed=cell.split_seed)]
 
 
-def generated(pool, bank, cell):
+def oversampled(sources, cell):
+    """The images of `real`, repeated until there are as many as in `mixed`."""
+    part, = real(sources, cell)
+    return [part.select(np.resize(np.arange(len(part)), cell.n_budget))]
+
+
+def noise(sources, cell):
+    """The images of `real`, and images of pixels drawn at random with their mean and spread, labels in turn."""
+    part, = real(sources, cell)
+    rng = np.random.default_rng([cell.split_seed, 2])
+    pixels = np.asarray(part.images)
+    drawn = rng.normal(pixels.mean(), pixels.std(), (cell.n_added, *pixels.shape[1:])).round().clip(0, 255)
+    names = [EXPRESSIONS[row % len(EXPRESSIONS)] for row in range(cell.n_added)]
+    table = pd.DataFrame({"id": [f"noise-{row}" for row in range(cell.n_added)], "expression": names, "subject": "",
+                          "domain": ""})
+    return [part, Faces(drawn.astype(np.uint8), table, part.origin)]
+
+
+def generated(sources, cell):
     """Only generated images, as many as `mixed` adds at the same ratio."""
-    return [draw_generated(bank, cell.n_generated, generator_seed=cell.generator_seed)]
+    return [draw_generated(sources.bank, cell.n_generated, generator_seed=cell.generator_seed, intensity=cell.intensity,
+                           truncation=cell.truncation)]
 
 
-def mixed(pool, bank, cell):
+def mixed(sources, cell):
     """The images of `real` and those of `generated` together; at ratio 0 the same as `real`."""
-    return real(pool, bank, cell) + (generated(pool, bank, cell) if cell.n_generated else [])
+    return real(sources, cell) + (generated(sources, cell) if cell.n_generated else [])
 
 
-ARMS = {"real": real, "generated": generated, "mixed": mixed}
-"""Arm -> function (pool, bank, cell) that returns the parts of the training set, as a list of Faces."""
+def mixed_filtered(sources, cell):
+    """As `mixed`, of the generated images that a selector keeps (see selection.select)."""
+    if sources.kept is None:
+        raise FerError("No generated face was selected: run notebooks/04_generation.ipynb with measures=[selection].")
+    return mixed(replace(sources, bank=sources.bank.select(sources.kept), kept=None), cell)
+
+
+def external(sources, cell):
+    """The images of `real` and as many of those that the GANs were trained on, with their labels."""
+    if sources.pool is None:
+        raise FerError("The arm external needs the pool that the GANs were trained on: give pool=parts['pool'].")
+    rng = np.random.default_rng([cell.split_seed, 3])
+    return real(sources, cell) + [_draw_balanced(sources.pool, cell.n_added, rng, "the GANs' pool")]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How one arm of the study is trained: its images, whether they are augmented, whether some are generated."""
+
+    parts: Callable
+    augmented: bool = False
+    uses_bank: bool = False
+
+
+ARMS = {
+    "real": Arm(real),
+    "real_long": Arm(real),
+    "oversampled": Arm(oversampled),
+    "augmented": Arm(real, augmented=True),
+    "noise": Arm(noise),
+    "generated": Arm(generated, uses_bank=True),
+    "mixed": Arm(mixed, uses_bank=True),
+    "mixed_filtered": Arm(mixed_filtered, uses_bank=True),
+    "mixed_augmented": Arm(mixed, augmented=True, uses_bank=True),
+    "external": Arm(external),
+}
+"""Every arm: what it is trained on. `parts` is a function (sources, cell) that returns a list of Faces.
+
+`real` is planned at ratio 0; `real_long` has its images, and at every ratio the updates of `mixed`.
+"""
 
 
 def draw_real(pool, n, *, seed):
@@ -84,18 +174,21 @@ def draw_real(pool, n, *, seed):
     return _draw_balanced(pool, n, np.random.default_rng([seed, 0]), "the training reserve")
 
 
-def draw_generated(bank, n, *, generator_seed):
+def draw_generated(bank, n, *, generator_seed, intensity=1.0, truncation=1.0):
     """`n` generated images of one generator seed, balanced over the six expressions.
 
-    bank : Faces whose table has the column generator_seed.
+    bank : Faces whose table has the column generator_seed, and intensity and truncation where these vary.
     The order within an expression is fixed, so that a larger set contains the smaller ones.
     Raises FerError when the bank has too few images, or none of that generator seed.
     """
     if bank is None or "generator_seed" not in bank.table:
         raise FerError("There are no generated faces with a column generator_seed: "
                        "run notebooks/04_generation.ipynb first.")
-    rows = bank.select((bank.table["generator_seed"] == generator_seed).to_numpy())
-    what = f"the generated faces of generator seed {generator_seed}"
+    wanted = {"generator_seed": generator_seed}
+    wanted |= {name: value for name, value in (("intensity", intensity), ("truncation", truncation))
+               if name in bank.table and bank.table[name].nunique() > 1}
+    rows = bank.select((bank.table[list(wanted)] == list(wanted.values())).all(axis=1).to_numpy())
+    what = "the generated faces of " + ", ".join(f"{name} {value:g}" for name, value in wanted.items())
     return _draw_balanced(rows, n, np.random.default_rng([generator_seed, 1]), what)
 
 
@@ -114,13 +207,14 @@ def _draw_balanced(faces, n, rng, what):
 
 # ---- the grid ------------------------------------------------------------------------------------------
 
-def plan(arms, ratios, n_real, seeds):
+def plan(arms, ratios, n_real, seeds, **axes):
     """The cells of a study.
 
     arms : names in `ARMS`; `real` is planned at ratio 0 only, the others at every ratio above 0.
     ratios : generated / real, each at least 0. n_real : int, real training images per classifier.
     seeds : ints; each varies the real images, the generated images and the training together, and is
         shared by all arms and ratios, so that they can be compared seed by seed.
+    axes : further fields of every Cell (weight, stopping, intensity, truncation).
     Returns a list of Cell: seed by seed, within it arm by arm, within it by ratio.
     Raises FerError for an unknown arm, a negative ratio, or fewer real images than expressions.
     """
@@ -133,20 +227,20 @@ def plan(arms, ratios, n_real, seeds):
     if n_real < len(EXPRESSIONS):
         raise FerError(f"n_real is {n_real}, which leaves an expression without an image: use at least "
                        f"{len(EXPRESSIONS)}.")
-    return [Cell(arm, float(ratio), int(n_real), int(seed), int(seed), int(seed))
+    return [Cell(arm, float(ratio), int(n_real), int(seed), int(seed), int(seed), **axes)
             for seed in dict.fromkeys(seeds) for arm in dict.fromkeys(arms)
             for ratio in ([0] if arm == "real" else sorted({ratio for ratio in ratios if ratio > 0}))]
 
 
-def training_set(pool, bank, cell):
+def training_set(sources, cell):
     """What the classifier of `cell` is trained on.
 
-    Returns (Faces, weights): weights float32 [n], cell.weight for generated images and 1 for others.
+    sources : Sources. Returns (Faces, weights): weights float32 [n], cell.weight for generated images and 1 for others.
     Raises FerError when the pool or the bank is too small, or the ratio is negative.
     """
     if cell.ratio < 0:
         raise FerError(f"The ratio {cell.ratio:g} is not possible: give generated / real images, 0 or more.")
-    parts = ARMS[cell.arm](pool, bank, cell)
+    parts = ARMS[cell.arm].parts(sources, cell)
     weights = [np.full(len(part), cell.weight if part.origin == "generated" else 1, np.float32)
                for part in parts]
     return concatenate(parts), np.concatenate(weights)
@@ -154,13 +248,19 @@ def training_set(pool, bank, cell):
 
 # ---- running it ----------------------------------------------------------------------------------------
 
-def run(cells, *, train, validation, generated, tests, folder, device="auto", jobs=None, **training):
+def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=None, passes=50, looks=20,
+        device="auto", jobs=None, **training):
     """Train and test the classifier of every cell.
 
     cells : list of Cell. train : Faces, the reserve that real images are drawn from.
     validation : Faces on which every arm stops early: always real (or rendered) ones.
     generated : Faces, the bank, with the column generator_seed; None when no arm needs it.
     tests : dict name -> Faces; nothing is chosen by looking at them.
+    pool : Faces that the GANs were trained on, for the arm `external`. kept : bool [len(generated)], for the arm
+        `mixed_filtered`.
+    passes : of cells that stop after a number of updates: passes over the training set of `mixed` at the cell's
+        ratio, the same number for every arm. looks : how often, evenly, the validation part is looked at meanwhile;
+        the best look is kept.
     folder : where each cell's result is kept as it finishes; a second call trains only what is missing.
     jobs : worker processes on a CPU; on a GPU the cells run one after another in this process.
     training : further options of classifier.train (lr, batch_size, max_epochs, patience).
@@ -168,13 +268,16 @@ def run(cells, *, train, validation, generated, tests, folder, device="auto", jo
     `cells`, then of `tests`.
     Raises FerError for too small a pool or bank, before anything is trained.
     """
-    inputs = {"train": train, "validation": validation, "generated": generated,
+    if kept is not None:
+        generated = Faces(generated.images, generated.table.assign(kept=np.asarray(kept, bool)), generated.origin)
+    inputs = {"train": train, "validation": validation, "generated": generated, "pool": pool,
               **{f"test_{name}": faces for name, faces in tests.items()}}
     inputs = {name: faces for name, faces in inputs.items() if faces is not None}
     for name in tests:
         classifier.check_six_classes(inputs[f"test_{name}"], f"the test set {name}")
+    training = training | {"passes": passes, "looks": looks}
     for cell in cells:
-        training_set(train, generated, cell)
+        training_set(_sources(inputs), cell)
     folder, device = Path(folder), engine.device(device)
     tasks = [_Task(cell, str(folder), str(device), tuple(tests), training, key)
              for cell, key in zip(cells, _keys(cells, inputs, training), strict=True)]
@@ -230,22 +333,39 @@ def _train_all(tasks, *, n_finished, jobs):
 
 
 def _work(task):
-    """Training images per epoch, the measure of how long a cell takes."""
-    return task.cell.n_generated + (task.cell.n_real if task.cell.arm != "generated" else 0)
+    """Images that are trained on, the measure of how long a cell takes."""
+    if task.cell.stopping == "updates":
+        return task.cell.n_budget
+    return task.cell.n_added if task.cell.arm == "generated" else task.cell.n_budget
 
 
 def train_cell(task):
     """Train and test one classifier, and keep its result. Returns its rows, one dict per test set."""
-    inputs = Path(task.folder) / "inputs"
-    bank = Faces.load(inputs / "generated") if (inputs / "generated").is_dir() else None
-    faces, weights = training_set(Faces.load(inputs / "train"), bank, task.cell)
-    trained = classifier.train(faces, Faces.load(inputs / "validation"), seed=task.cell.train_seed,
-                               weights=weights, device=task.device, **task.training)
-    tests = {name: Faces.load(inputs / f"test_{name}") for name in task.tests}
+    inputs = {path.parent.name: Faces.load(path.parent) for path in Path(task.folder, "inputs").glob("*/faces.json")}
+    faces, weights = training_set(_sources(inputs), task.cell)
+    trained = classifier.train(faces, inputs["validation"], seed=task.cell.train_seed, weights=weights,
+                               augmented=ARMS[task.cell.arm].augmented, device=task.device,
+                               **stopping_rule(task.cell, **task.training))
+    tests = {name: inputs[f"test_{name}"] for name in task.tests}
     probabilities = {name: classifier.predict(trained.model, test) for name, test in tests.items()}
     rows = [_row(task.cell, trained, name, test, probabilities[name]) for name, test in tests.items()]
     _save_result(task, rows, trained.history, probabilities)
     return rows
+
+
+def _sources(inputs):
+    """Sources from the inputs of `run`, by name."""
+    bank = inputs.get("generated")
+    kept = bank.table["kept"].to_numpy(bool) if bank is not None and "kept" in bank.table else None
+    return Sources(inputs["train"], bank, inputs.get("pool"), kept)
+
+
+def stopping_rule(cell, *, passes, looks, batch_size=16, **training):
+    """Options of classifier.train for a cell: those given, with a fixed number of updates where the cell asks for it."""
+    if cell.stopping == "updates":
+        steps = max(1, round(passes * cell.n_budget / batch_size / looks))
+        training |= {"steps_per_epoch": steps, "max_epochs": looks, "patience": looks}
+    return {"batch_size": batch_size, **training}
 
 
 def _row(cell, trained, name, test, probabilities):

@@ -9,7 +9,7 @@ from test_classifier import striped_faces
 from fer_lib import study
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
-from fer_lib.labels import EXPRESSIONS
+from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
 POOL = striped_faces(240, seed=1)
 
@@ -21,6 +21,9 @@ def bank_of(n, *, seeds=(0, 1)):
 
 
 BANK = bank_of(300)
+GAN_POOL = striped_faces(900, seed=9, expressions=ALL_EXPRESSIONS)
+KEPT = np.arange(len(BANK)) // 6 % 3 > 0
+SOURCES = study.Sources(POOL, BANK, GAN_POOL, KEPT)
 
 
 def cell(arm, ratio, *, n_real=60, seed=0, **other):
@@ -32,23 +35,77 @@ def ids(faces):
 
 
 def test_ratio_0_contains_no_generated_image_and_equals_real():
-    mixed, _ = study.training_set(POOL, BANK, cell("mixed", 0))
-    real, _ = study.training_set(POOL, BANK, cell("real", 0))
+    mixed, _ = study.training_set(SOURCES, cell("mixed", 0))
+    real, _ = study.training_set(SOURCES, cell("real", 0))
     assert mixed.origin == "rendered" and mixed.fingerprint == real.fingerprint
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1, 2.25, 5])
 def test_ratio_is_generated_divided_by_real(ratio):
-    faces, _ = study.training_set(POOL, BANK, cell("mixed", ratio))
+    faces, _ = study.training_set(SOURCES, cell("mixed", ratio))
     n_generated = len(ids(faces) & ids(BANK))
     assert n_generated == round(60 * ratio) == cell("mixed", ratio).n_generated
     assert len(faces) == 60 + n_generated
 
 
 def test_mixed_is_real_and_generated_together():
-    mixed, real, generated = (study.training_set(POOL, BANK, cell(arm, 2))[0]
+    mixed, real, generated = (study.training_set(SOURCES, cell(arm, 2))[0]
                               for arm in ("mixed", "real", "generated"))
     assert ids(mixed) == ids(real) | ids(generated) and generated.origin == "generated"
+
+
+@pytest.mark.parametrize("arm", study.ARMS)
+def test_every_arm_has_the_real_images_and_what_it_adds_and_nothing_else(arm):
+    faces, _ = study.training_set(SOURCES, cell(arm, 2))
+    real = ids(study.training_set(SOURCES, cell("real", 0))[0])
+    added = ids(faces) - real
+    assert arm == "generated" or real <= ids(faces)
+    if arm in ("real", "real_long", "augmented"):
+        assert not added and len(faces) == 60
+    elif arm == "oversampled":
+        assert not added and len(faces) == 180 and faces.table["id"].value_counts().eq(3).all()
+    else:
+        assert len(added) == 120 and len(faces) == (120 if arm == "generated" else 180)
+        allowed = {"noise": {f"noise-{row}" for row in range(120)}, "external": ids(GAN_POOL),
+                   "mixed_filtered": ids(BANK.select(KEPT))}
+        assert added <= allowed.get(arm, ids(BANK))
+    assert faces.counts()[list(EXPRESSIONS)].nunique() == 1 and faces.counts()["neutral"] == 0
+
+
+def test_noise_tells_nothing_of_its_label():
+    faces, _ = study.training_set(SOURCES, cell("noise", 5))
+    drawn = faces.select(faces.table["id"].str.startswith("noise").to_numpy())
+    means = np.array([np.asarray(drawn.of([name]).images).mean() for name in EXPRESSIONS])
+    assert np.ptp(means) < 3 and abs(means.mean() - np.asarray(POOL.images).mean()) < 15
+
+
+def test_every_arm_of_a_ratio_gets_the_updates_of_mixed():
+    rules = {arm: study.stopping_rule(cell(arm, 2, stopping="updates"), passes=4, looks=5, lr=1e-4) for arm in study.ARMS}
+    assert all(rule == rules["mixed"] for rule in rules.values())
+    assert rules["mixed"]["steps_per_epoch"] * 5 == pytest.approx(4 * 180 / 16, abs=5)
+    assert "steps_per_epoch" not in study.stopping_rule(cell("mixed", 2), passes=4, looks=5)
+
+
+def test_a_fixed_number_of_updates_is_spent_whatever_the_arm(tmp_path):
+    cells = [cell(arm, 1, n_real=24, stopping="updates") for arm in ("real_long", "mixed_filtered", "augmented", "external")]
+    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=3), generated=BANK, pool=GAN_POOL, kept=KEPT,
+                      tests={"lab": striped_faces(12, seed=4)}, folder=tmp_path, passes=2, looks=3, jobs=1)
+    assert table["updates"].nunique() == 1 and (table["stopping"] == "updates").all()
+    assert table["n_generated"].tolist() == [0, 24, 0, 0]
+
+
+def test_an_arm_without_its_source_is_refused():
+    for arm, what in (("mixed_filtered", "selected"), ("external", "pool"), ("generated", "no generated faces")):
+        with pytest.raises(FerError, match=what):
+            study.training_set(study.Sources(POOL, BANK if arm == "mixed_filtered" else None), cell(arm, 1))
+
+
+def test_generated_faces_of_one_intensity_are_drawn():
+    table = BANK.table.assign(intensity=np.where(np.arange(len(BANK)) // 6 % 2, 1.0, 0.5))
+    sources = study.Sources(POOL, Faces(BANK.images, table, "generated"))
+    for intensity in (0.5, 1.0):
+        faces, _ = study.training_set(sources, cell("generated", 1, intensity=intensity))
+        assert (faces.table["intensity"] == intensity).all()
 
 
 def test_every_class_has_as_many_images_as_any_other_within_one():
@@ -69,12 +126,12 @@ def test_only_rows_of_the_generator_seed_are_drawn():
 def test_seeds_decide_the_images_and_ratios_share_them():
     draws = [ids(study.draw_real(POOL, 60, seed=seed)) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
-    reals = [ids(study.training_set(POOL, BANK, cell("mixed", ratio))[0]) & ids(POOL) for ratio in (1, 4)]
+    reals = [ids(study.training_set(SOURCES, cell("mixed", ratio))[0]) & ids(POOL) for ratio in (1, 4)]
     assert reals[0] == reals[1]
 
 
 def test_generated_images_carry_their_weight():
-    faces, weights = study.training_set(POOL, BANK, cell("mixed", 1, weight=0.25))
+    faces, weights = study.training_set(SOURCES, cell("mixed", 1, weight=0.25))
     is_generated = faces.table["id"].isin(ids(BANK)).to_numpy()
     assert (weights[is_generated] == 0.25).all() and (weights[~is_generated] == 1).all()
 
@@ -99,11 +156,11 @@ def test_a_plan_that_cannot_be_is_refused(arguments, message):
 
 def test_too_small_a_bank_or_pool_is_refused():
     with pytest.raises(FerError, match="50 images of anger are among the generated faces"):
-        study.training_set(POOL, BANK, cell("generated", 6))
+        study.training_set(SOURCES, cell("generated", 6))
     with pytest.raises(FerError, match="40 images of anger are among the training reserve"):
-        study.training_set(POOL, BANK, cell("real", 0, n_real=300))
+        study.training_set(SOURCES, cell("real", 0, n_real=300))
     with pytest.raises(FerError, match="no generated faces with a column generator_seed"):
-        study.training_set(POOL, None, cell("mixed", 1))
+        study.training_set(study.Sources(POOL), cell("mixed", 1))
 
 
 def two_test_sets():
