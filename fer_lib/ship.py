@@ -53,8 +53,8 @@ DATA = {"built-in": ("drawn by `fer_lib.rendering` from MakeHuman's CC0 assets",
                     "weights for research only. No photograph is part of them.")}
 
 
-def ship(profile, dataset):
-    """Copy both generators of a finished profile to weights/<dataset>/, and write the model card.
+def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
+    """Copy both generators of a finished profile to `target`/<dataset>/, and write the model card.
 
     Returns the folder. Raises FerError when the profile lacks a generator or its measures.
     """
@@ -62,7 +62,7 @@ def ship(profile, dataset):
     quality = workspace.results / "generators.json"
     if not quality.is_file():
         raise FerError(f"Profile {profile} has no results/{profile}/generators.json: run its notebooks 01 to 04 first.")
-    folder = paths.REPOSITORY / "weights" / dataset
+    folder = target / dataset
     folder.mkdir(parents=True, exist_ok=True)
     networks, facts = [], {}
     for role, (artifact_name, what) in ROLES.items():

@@ -1,0 +1,41 @@
+"""What is shipped is what was trained, and its card says what was measured."""
+
+import pytest
+
+from fer_lib import data, imports, runs, ship, training
+from fer_lib.errors import FerError
+
+SIZES = {"identity_gan": {"channel_base": 256, "channel_max": 8, "latent_size": 8}, "expression_gan": {"width": 8, "n_blocks": 1}}
+TRAIN = {"identity_gan": training.train_identity_gan, "expression_gan": training.train_flow_gan}
+SHARE = {"estimate": 0.987, "low": 0.9, "high": 1.0}
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+    parts, _ = data.rendered_parts(image_size=32, channels=1, n_train_per_class=1, n_validation_per_class=1,
+                                   n_test_per_class=1, takes_per_subject=1, n_pool_subjects=1, pool_takes=1, seed=0)
+    workspace = runs.open_workspace("tiny", step="02_identity_gan")
+    for name, train in TRAIN.items():
+        options = {"steps": 2, "batch_size": 2, "image_options": SIZES[name]} | ({"warm_up": 1} if "expr" in name else {})
+        artifact = runs.build(workspace, name, params=options, inputs=[], code=["fer_lib.training"],
+                              make=lambda folder, train=train, options=options: train(parts["pool"], folder, **options))
+        workspace.publish(name, artifact)
+    return parts
+
+
+def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts, tmp_path):
+    with pytest.raises(FerError, match="has no results/tiny/generators.json"):
+        ship.ship("tiny", "built-in", target=tmp_path / "weights")
+    workspace = runs.open_workspace("tiny", step="04_generation")
+    workspace.save_json({"label_fidelity_share": SHARE, "region_error_share": {"mouth": SHARE}, "fid": {}}, "generators")
+    folder = ship.ship("tiny", "built-in", target=tmp_path / "weights")
+    for role in ship.ROLES:
+        (tmp_path / role).mkdir()
+        imports.adopt(folder / f"{role}.safetensors", tmp_path / role, role=role, parts=parts)
+        assert training.load_history(tmp_path / role)["step"].tolist() == [2]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for wanted in ("| label_fidelity_share | 0.99 | 0.90 to 1.00 |", "| region_error_share mouth | 0.99", "7 rendered faces of 1 people",
+                   "steps 2", "Kind expression_flow", "not"):
+        assert wanted in card
+    assert str(tmp_path) not in card
