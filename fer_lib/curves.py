@@ -11,6 +11,7 @@ from fer_lib.intervals import POINTS, as_pairs, cluster_codes, interval, resampl
 from fer_lib.labels import EXPRESSIONS
 
 CLEAR = 2.0  # a difference of AICc from which one shape counts as better
+ENDLESS = ("flat", "line", "slowing")  # shapes without a turn
 EXPONENTS = np.geomspace(0.02, 3, 120)  # of learning curves
 EDGE = 1e-9
 
@@ -18,11 +19,11 @@ EDGE = 1e-9
 # ---- the point of no further gain ----------------------------------------------------------------------
 
 def upper_bound(ratios, accuracies, *, resampled=None, resamples=2_000, level=0.95, seed=0):
-    """The ratio at which the accuracy stops rising, by comparing four shapes.
+    """The ratio at which the accuracy stops rising, by comparing five shapes.
 
-    Each seed has its own level; the shape is common: flat, line, plateau (a line up to a knee and flat beyond) or
-    rise_fall (a line up to a peak and another down beyond). The answer is the knee or the peak of the better of
-    the last two. The maximum is never taken as the answer: of equal ratios the luckiest would win.
+    Each seed has its own level; the shape is common: flat, line, slowing (a line in log(1 + ratio), which rises ever
+    more slowly but without end), plateau (a line up to a knee and flat beyond) or rise_fall (a line up to a peak and
+    another down beyond). The answer is the knee or the peak of the better of the last two. The maximum is never taken as the answer: of equal ratios the luckiest would win.
 
     ratios : float [R], 0 included (the baseline), at least 3 of them, increasing.
     accuracies : float [seeds, R], of `mixed` at these ratios on one test set, fractions.
@@ -30,7 +31,7 @@ def upper_bound(ratios, accuracies, *, resampled=None, resamples=2_000, level=0.
         the seeds alone; the interval then holds for these very test images.
     Returns a dict: ratio; low and high, its interval (the whole grid for one seed); identified, True only where
     the ratio lies inside the grid, its interval ends before the largest ratio, the interval of the rise up to it
-    excludes 0, and its shape beats both flat and line by more than 2 units of AICc; preferred, the shape with the
+    excludes 0, and its shape beats flat, line and slowing by more than 2 units of AICc; preferred, the shape with the
     lowest AICc; turn, the shape that `ratio` belongs to; falls, True where rise_fall beats every other shape by
     more than 2; rise_points and change_beyond_points {estimate, low, high}, of the fit, from ratio 0 to the turn
     and from there to the largest ratio; delta_aicc, shape -> AICc above the lowest (None: too few points to fit).
@@ -51,8 +52,8 @@ def upper_bound(ratios, accuracies, *, resampled=None, resamples=2_000, level=0.
     found = {name: interval(fit[name][0], fits[name], level) for name in ("knot", "rise", "beyond")}
     knot = found["knot"] if len(accuracies) > 1 else {**found["knot"], "low": ratios[1], "high": ratios[-1]}
     inside = ratios[1] < knot["estimate"] and knot["high"] < ratios[-1] and found["rise"]["low"] > 0
-    clear = all(scores[turn] + CLEAR < scores[other] for other in ("flat", "line"))
-    falls = all(scores["rise_fall"] + CLEAR < scores[other] for other in ("flat", "line", "plateau"))
+    clear = all(scores[turn] + CLEAR < scores[other] for other in ENDLESS)
+    falls = all(scores["rise_fall"] + CLEAR < scores[other] for other in (*ENDLESS, "plateau"))
     return {"ratio": knot["estimate"], "low": float(knot["low"]), "high": float(knot["high"]),
             "identified": bool(clear and inside), "preferred": min(scores, key=scores.get), "turn": turn,
             "falls": falls, "rise_points": _in_points(found["rise"]),
@@ -98,11 +99,12 @@ def _two_slopes(curves, before, after):
 
 
 def _shape_scores(ratios, accuracies):
-    """AICc of the four shapes, each with one level per seed. Returns dict shape -> float."""
+    """AICc of the five shapes, each with one level per seed. Returns dict shape -> float."""
     n_levels, n = len(accuracies), accuracies.size
     centred = accuracies - accuracies.mean(1, keepdims=True)
-    mean, ramp = centred.mean(0)[None], ratios - ratios.mean()
-    explained = {"flat": (0.0, 0), "line": (float((mean @ ramp)[0]) ** 2 / (ramp**2).sum(), 1)}
+    mean, explained = centred.mean(0)[None], {"flat": (0.0, 0)}
+    for shape, ramp in (("line", ratios - ratios.mean()), ("slowing", np.log1p(ratios) - np.log1p(ratios).mean())):
+        explained[shape] = float((mean @ ramp)[0]) ** 2 / (ramp**2).sum(), 1
     for shape, parameters in (("plateau", 2), ("rise_fall", 3)):
         fit = _turning_fit(ratios, mean, falling=shape == "rise_fall")
         explained[shape] = float(fit["explained"][0]), parameters

@@ -12,6 +12,8 @@ SEEDS = ("split_seed", "generator_seed", "train_seed")
 COMPONENTS = {"split": (1, 0, 0, 0), "generator": (0, 1, 0, 0), "train": (0, 0, 1, 1), "all": (1, 1, 1, 1)}
 """What is estimated, as a sum of the terms (split, generator, train, their interactions)."""
 
+NOT_IDENTIFIED = {"sd_points": {"estimate": None, "low": None, "high": None}, "identified": False, "variance": 0.0}
+
 
 def variance_design(levels=3):
     """The seed triples of a small study that tells the sources of chance apart.
@@ -44,7 +46,7 @@ def variance_split(table, *, correct=None, clusters=None, resamples=2_000, level
     names; seeds, number of each kind; classifiers, int.
     Raises FerError when columns are missing or there are fewer than 2 classifiers.
     Source: method of moments; interval by inverting a Gaussian parametric bootstrap test, the other components at
-    their estimates; DiCiccio & Romano (1990). Images: `image_variance`, chi-square interval.
+    their estimates, DiCiccio & Romano (1990); of the sum as in Graybill & Wang (1980). Images: `image_variance`, chi-square interval.
     """
     missing = [name for name in (*SEEDS, "accuracy") if name not in table]
     if missing or len(table) < 2:
@@ -55,6 +57,7 @@ def variance_split(table, *, correct=None, clusters=None, resamples=2_000, level
     variances = {name: float(accuracy @ form @ accuracy) for name, form in forms.items()}
     draws = _standard_draws(keys, resamples, np.random.default_rng(seed))
     found = {name: _component(name, forms, variances, draws, level) for name in COMPONENTS}
+    found["all"] = _of_sum(found["all"], [found[name] for name in ("split", "generator", "train")])
     found["images"] = _images(correct, clusters, level)
     parts = [name for name in found if name != "all"]
     total = sum(found[name]["variance"] for name in parts) if all(found[name]["identified"] for name in parts) else 0
@@ -72,7 +75,7 @@ def _quadratic_forms(keys):
     """Symmetric matrix of each identified component: its estimate is accuracy' matrix accuracy."""
     pairs = np.array(list(combinations(range(len(keys)), 2)))
     differs = np.column_stack([keys[pairs[:, 0]] != keys[pairs[:, 1]], np.ones(len(pairs), bool)]).astype(float)
-    inverse = np.linalg.pinv(differs)
+    inverse = np.linalg.pinv(differs, rcond=1e-9)
     forms = {}
     for name, wanted in COMPONENTS.items():
         shares = np.array(wanted) @ inverse
@@ -85,37 +88,46 @@ def _quadratic_forms(keys):
 
 
 def _standard_draws(keys, resamples, rng):
-    """Unit-variance effects of split, generator and training for every classifier: dict of [resamples, n]."""
-    draws = {}
+    """Unit-variance effects of split, generator and training for every classifier: dict of [resamples, n].
+
+    other_training is training as another component must reckon with it: its variance is only estimated, from so
+    many degrees of freedom, which spreads it as an F test does.
+    """
+    draws, levels = {}, []
     for name, column in zip(("split", "generator"), keys.T, strict=False):
-        levels = np.unique(column, return_inverse=True)[1]
-        draws[name] = rng.standard_normal((resamples, levels.max() + 1))[:, levels]
+        levels.append(np.unique(column, return_inverse=True)[1])
+        draws[name] = rng.standard_normal((resamples, levels[-1].max() + 1))[:, levels[-1]]
     draws["train"] = rng.standard_normal((resamples, len(keys)))
+    known = np.column_stack([np.eye(level.max() + 1)[level] for level in levels])
+    freedom = max(1, len(keys) - np.linalg.matrix_rank(known))
+    draws["other_training"] = draws["train"] * np.sqrt(freedom / rng.chisquare(freedom, (resamples, 1)))
     return draws
 
 
 def _component(name, forms, variances, draws, level):
     """Standard deviation of one component with its interval; not identified where it has no form."""
     if name not in forms:
-        return {"sd_points": {"estimate": None, "low": None, "high": None}, "identified": False, "variance": 0.0}
+        return dict(NOT_IDENTIFIED)
+    scale = {other: np.sqrt(max(variances.get(other, 0.0), 0.0)) for other in ("split", "generator", "train")}
+    effects = {**draws, "train": draws["other_training"]}
+    own = draws.get(name, draws["train"])  # of all, where the parts are unknown: every classifier on its own
+    others = sum(scale[other] * effects[other] for other in scale if name not in (other, "all"))
+    low, high = _inverted(forms[name], variances[name], own, others + np.zeros_like(own), level)
     variance = max(variances[name], 0.0)
-    if name == "all":
-        others, own = np.zeros_like(draws["train"]), _all_draws(variances, draws)
-    else:
-        others = sum(np.sqrt(max(variances.get(other, 0), 0)) * draws[other] for other in draws if other != name)
-        own = draws[name]
-    low, high = _inverted(forms[name], variances[name], own, others, level)
     return {"sd_points": {"estimate": float(np.sqrt(variance)), "low": low, "high": high}, "identified": True,
             "variance": variance}
 
 
-def _all_draws(variances, draws):
-    """Unit-variance totals, split as the components are; independent classifiers where that is not known."""
-    known = {name: max(variances.get(name, 0.0), 0.0) for name in draws}
-    total = sum(known.values())
-    if total == 0:
-        return draws["train"]
-    return sum(np.sqrt(value / total) * draws[name] for name, value in known.items())
+def _of_sum(total, parts):
+    """The component `total` with the interval of a sum of variances, where all its parts have one."""
+    if not all(part["identified"] for part in (total, *parts)):
+        return total
+    square = {key: np.array([part["sd_points"][key] ** 2 for part in parts]) for key in ("low", "high")}
+    variances = np.array([part["variance"] for part in parts])
+    low = variances.sum() - np.sqrt(((variances - square["low"]).clip(0) ** 2).sum())
+    high = variances.sum() + np.sqrt(((square["high"] - variances) ** 2).sum())
+    interval = {"low": float(np.sqrt(max(low, 0))), "high": float(np.sqrt(high))}
+    return {**total, "sd_points": {**total["sd_points"], **interval}}
 
 
 def _inverted(form, observed, own, others, level):
@@ -161,7 +173,7 @@ def image_variance(correct, groups):
 def _images(correct, clusters, level):
     """Standard deviation from the test images, with a chi-square interval of groups - 1 degrees of freedom."""
     if correct is None:
-        return {"sd_points": {"estimate": None, "low": None, "high": None}, "identified": False, "variance": 0.0}
+        return dict(NOT_IDENTIFIED)
     groups = cluster_codes(clusters, np.shape(correct)[1])
     variance, freedom = POINTS**2 * image_variance(correct, groups), groups.max()
     high, low = (freedom / stats.chi2.ppf([(1 - level) / 2, (1 + level) / 2], freedom)) ** 0.5 * variance**0.5
