@@ -1,0 +1,220 @@
+"""Intervals by resampling training seeds and test subjects, and the gains of one arm over another."""
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from fer_lib.errors import FerError
+from fer_lib.labels import EXPRESSIONS
+
+POINTS = 100.0  # percentage points per fraction
+CHUNK = 1_000   # resamples at a time, so that large test sets fit in memory
+
+
+# ---- resampling ----------------------------------------------------------------------------------------
+
+def cluster_codes(clusters, n):
+    """Cluster number of each of n test images: int64 [n]. Images without a known subject stand alone."""
+    if clusters is None:
+        return np.arange(n)
+    clusters = np.asarray(clusters, dtype=object)
+    if clusters.shape != (n,):
+        raise FerError(f"{len(clusters)} subjects were given for {n} test images: give one per image.")
+    alone = np.array([f"image {index}" for index in range(n)], dtype=object)
+    return pd.factorize(np.where(clusters == "", alone, clusters))[0]
+
+
+@lru_cache(maxsize=4)
+def crossed_weights(n_seeds, n_groups, resamples, seed):
+    """How often every resample draws each training seed and, independently, each group of test images.
+
+    The same arguments give the same draws, so that all comparisons on one test set share them.
+    Returns (uint16 [resamples, n_seeds], uint16 [resamples, n_groups]); each row sums to its number of columns.
+    Source: Owen (2007), The pigeonhole bootstrap.
+    """
+    rng = np.random.default_rng([seed, n_seeds, n_groups])
+    drawn = []
+    for n in (n_seeds, n_groups):
+        counts = np.empty((resamples, n), np.uint16)
+        for start in range(0, resamples, CHUNK):
+            rows = counts[start:start + CHUNK]
+            picks = rng.integers(n, size=rows.shape) + n * np.arange(len(rows))[:, None]
+            rows[:] = np.bincount(picks.ravel(), minlength=rows.size).reshape(rows.shape)
+        counts.flags.writeable = False
+        drawn.append(counts)
+    return tuple(drawn)
+
+
+def resampled_means(arms, groups, *, resamples, seed, counted=None):
+    """Mean of every arm in each resample of seeds and of groups of test images.
+
+    arms : list of [seeds, images], bool or float, all of one shape. groups : int [images], from 0.
+    counted : bool [images], the images that enter the mean, or None for all.
+    Returns float64 [arms, resamples]; NaN where a resample holds no counted image.
+    """
+    n_seeds, n_groups = len(arms[0]), int(groups.max()) + 1
+    counted = np.ones(len(groups)) if counted is None else np.asarray(counted, float)
+    sums = np.stack([np.bincount(groups, row * counted, n_groups) for arm in arms for row in np.asarray(arm, float)])
+    sizes = np.bincount(groups, counted, n_groups)
+    seeds, images = crossed_weights(n_seeds, n_groups, resamples, seed)
+    means = np.empty((len(arms), resamples))
+    for start in range(0, resamples, CHUNK):
+        part = slice(start, start + CHUNK)
+        drawn = images[part].astype(float)
+        of_seeds = (drawn @ sums.T).reshape(len(drawn), len(arms), n_seeds)
+        total = (drawn @ sizes)[:, None] * n_seeds
+        means[:, part] = np.divide(np.einsum("ras,rs->ra", of_seeds, seeds[part]), total,
+                                   out=np.full((len(drawn), len(arms)), np.nan), where=total > 0).T
+    return means
+
+
+def interval(estimate, resampled, level=0.95):
+    """A value with its percentile interval from the resamples that are numbers: {estimate, low, high}."""
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return {"estimate": float(estimate), "low": float(low), "high": float(high)}
+
+
+def bootstrap_p(difference):
+    """Two-sided p of no difference: how rarely a resample lies on the other side of zero."""
+    other_side = min((difference <= 0).sum(), (difference >= 0).sum())
+    return float(min(1.0, 2 * (1 + other_side) / (1 + len(difference))))
+
+
+def holm(p_values):
+    """p-values adjusted for testing several ratios. Source: Holm (1979)."""
+    return multipletests(list(p_values), method="holm")[1].tolist() if len(p_values) else []
+
+
+def seed_interval(values, *, level=0.95):
+    """Mean over training seeds with a t interval, on these very test images.
+
+    values : float [seeds]. Returns {estimate, low, high}; low and high are NaN for a single seed.
+    With three seeds the interval is 4.3 standard errors to each side, and honestly so.
+    """
+    values = np.asarray(values, float)
+    estimate = float(values.mean())
+    if len(values) < 2:
+        return {"estimate": estimate, "low": float("nan"), "high": float("nan")}
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
+    return {"estimate": estimate, "low": float(estimate - half), "high": float(estimate + half)}
+
+
+# ---- gains ---------------------------------------------------------------------------------------------
+
+def paired_gain(correct_a, correct_b, *, clusters=None, resamples=10_000, level=0.95, seed=0, counted=None):
+    """Accuracy of arm b minus arm a, over training seeds and test images together.
+
+    Crossed bootstrap: every resample draws training seeds with replacement and, independently, test
+    subjects (all images of one together), the same ones for all seeds. Drawing images anew within each
+    seed would treat the shared test set as several, and cover the truth 87 instead of 95 times in 100.
+
+    correct_a, correct_b : bool [seeds, images], True where the prediction is right; row s of both
+        comes from the same seed, and both share the test images. Any other score per image does as well.
+    clusters : [images], the subject of each image ("" when unknown: the image stands for itself), or None.
+    resamples : int. level : coverage in (0, 1). seed : int. counted : as in `resampled_means`.
+    Returns a dict: points {estimate, low, high} in percentage points; relative {estimate, low, high},
+    the gain as a fraction of the accuracy of a (None where that is 0); p, two-sided, from the same resamples.
+    Raises FerError unless both arrays have the same shape [seeds, images] with at least one of each.
+    Source: Owen (2007), The pigeonhole bootstrap; percentile interval, Efron & Tibshirani (1993).
+    """
+    a, b = as_pairs(correct_a, correct_b)
+    resampled_a, resampled_b = resampled_means([a, b], cluster_codes(clusters, a.shape[1]), resamples=resamples,
+                                               seed=seed, counted=counted)
+    kept = slice(None) if counted is None else np.asarray(counted, bool)
+    mean_a, mean_b, difference = a[:, kept].mean(), b[:, kept].mean(), resampled_b - resampled_a
+    return {"points": interval(POINTS * (mean_b - mean_a), POINTS * difference, level),
+            "relative": _relative(mean_a, mean_b, resampled_a, difference, level),
+            "p": bootstrap_p(difference)}
+
+
+def as_pairs(*arms):
+    """Arms as arrays [seeds, images] of one shape; FerError tells what to do when shapes differ."""
+    arrays = [np.atleast_2d(arm) for arm in arms]
+    if any(array.shape != arrays[0].shape or array.ndim != 2 or 0 in array.shape for array in arrays):
+        shapes = " and ".join(str(list(array.shape)) for array in arrays)
+        raise FerError(f"Arms are compared on the same seeds and test images, but they have {shapes} "
+                       "[seeds, images]: train both arms on every seed.")
+    return arrays
+
+
+def _relative(accuracy_a, accuracy_b, resampled_a, difference, level):
+    """The gain as a fraction of the accuracy of a, from the resamples in which a is right at all."""
+    if accuracy_a == 0:
+        return {"estimate": None, "low": None, "high": None}
+    possible = resampled_a > 0
+    return interval(accuracy_b / accuracy_a - 1, difference[possible] / resampled_a[possible], level)
+
+
+def accuracy_interval(correct, *, clusters=None, resamples=10_000, level=0.95, seed=0, counted=None):
+    """Accuracy of one arm over training seeds and test images together, as in `paired_gain`.
+
+    correct : bool [seeds, images]. clusters, counted : as in `paired_gain`.
+    Returns {estimate, low, high}, fractions.
+    """
+    correct, = as_pairs(correct)
+    resampled, = resampled_means([correct], cluster_codes(clusters, correct.shape[1]), resamples=resamples,
+                                 seed=seed, counted=counted)
+    kept = slice(None) if counted is None else np.asarray(counted, bool)
+    return interval(correct[:, kept].mean(), resampled, level)
+
+
+def recovered_share(correct_base, correct_arm, correct_external, *, clusters=None, resamples=10_000, level=0.95,
+                    seed=0):
+    """How much of what the GANs' own training faces give is recovered by an arm: gain of arm / gain of external.
+
+    correct_base, correct_arm, correct_external : bool [seeds, images], paired as in `paired_gain`.
+    Returns a dict: estimate, low, high (1: as good as the external faces themselves), and identified; where
+    the interval of external's own gain includes 0 there is nothing to divide by: identified is False and the
+    three numbers are None.
+    Source: ratio of the two gains in each crossed resample, percentile interval.
+    """
+    arms = as_pairs(correct_base, correct_arm, correct_external)
+    groups = cluster_codes(clusters, arms[0].shape[1])
+    base, arm, external = resampled_means(arms, groups, resamples=resamples, seed=seed)
+    of_external = interval(arms[2].mean() - arms[0].mean(), external - base, level)
+    if of_external["low"] <= 0:
+        return {"estimate": None, "low": None, "high": None, "identified": False}
+    share = (arms[1].mean() - arms[0].mean()) / of_external["estimate"]
+    possible = external > base
+    return {**interval(share, (arm - base)[possible] / (external - base)[possible], level), "identified": True}
+
+
+def transfer(correct_a, correct_b, clusters=(None, None), *, resamples=10_000, level=0.95, seed=0):
+    """Does a gain carry over from one test set to another, for example from lab to wild?
+
+    correct_a, correct_b : pairs (first test set, second test set) of bool [seeds, images]; arm a is the
+        baseline. The test sets share their seeds; a subject who is in both is drawn for both.
+    clusters : pair of subjects per image, as in `paired_gain`.
+    Returns a dict: first, second (the gains), difference (second minus first), each {estimate, low, high} in
+    percentage points, and p of no difference.
+    """
+    sizes = [np.atleast_2d(part).shape[1] for part in correct_a]
+    a, b = as_pairs(*(np.concatenate([np.atleast_2d(part) for part in arm], axis=1) for arm in (correct_a, correct_b)))
+    names = [np.asarray([""] * size if of_set is None else of_set, object)
+             for of_set, size in zip(clusters, sizes, strict=True)]
+    groups, second = cluster_codes(np.concatenate(names), a.shape[1]), np.arange(a.shape[1]) >= sizes[0]
+    gains, resampled = [], []
+    for counted in (~second, second):
+        means = resampled_means([a, b], groups, resamples=resamples, seed=seed, counted=counted)
+        resampled.append(POINTS * (means[1] - means[0]))
+        gains.append(POINTS * (b[:, counted].mean() - a[:, counted].mean()))
+    difference = resampled[1] - resampled[0]
+    return {"first": interval(gains[0], resampled[0], level), "second": interval(gains[1], resampled[1], level),
+            "difference": interval(gains[1] - gains[0], difference, level), "p": bootstrap_p(difference)}
+
+
+def recall_gains(correct_a, correct_b, codes, **options):
+    """Gain in recall of every expression, arm b minus arm a.
+
+    correct_a, correct_b : bool [seeds, images]. codes : int [images], 0..5. options : as in `paired_gain`.
+    Returns dict expression -> {points, relative, p, p_holm (adjusted over the expressions)}; absent
+    expressions are left out.
+    """
+    codes = np.asarray(codes)
+    found = {name: paired_gain(correct_a, correct_b, counted=codes == code, **options)
+             for code, name in enumerate(EXPRESSIONS) if (codes == code).any()}
+    adjusted = holm([gain["p"] for gain in found.values()])
+    return {name: {**gain, "p_holm": p} for (name, gain), p in zip(found.items(), adjusted, strict=True)}
