@@ -1,87 +1,72 @@
+#!/usr/bin/env python
 """Run the compendium's notebooks in order, with papermill, under one profile.
 
     python run_all.py                                   the demo profile, what is not current yet
-    python run_all.py --profile smoke --output FOLDER   everything tiny, somewhere else
-    python run_all.py --list                            notebooks, parameters, defaults
+    python run_all.py --dry-run                         what would run, why, and for how long
+    python run_all.py --list                            notebooks, parameters, types, defaults
     python run_all.py --set ratios='[0, 1, 2]' --from 06
+    python run_all.py --sweep n_real=60,120,600         once per value, tables joined
+    python run_all.py --report                          one HTML page of what a profile found
 
 A step is not repeated while its notebook, the fer_lib code it imports, its parameters, everything it read
 and everything it wrote are unchanged. Exit 0: every chosen notebook has run to its end. 1: one message says
-what to do. 2: wrong usage. 130: interrupted.
+what to do. 2: wrong usage. 130: interrupted. The same from Python: fer_lib.batch, fer_lib.sweep, fer_lib.report.
 """
+# PYTHON_ARGCOMPLETE_OK
 
 import argparse
-import contextlib
-import difflib
 import json
-import os
-import shutil
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+
+from fer_lib import batch, paths, profiles, report, sweep
 from fer_lib import notebooks as nb
-from fer_lib import paths, profiles, runs
 from fer_lib.errors import FerError
 
 
-@dataclass(frozen=True)
-class Step:
-    """One notebook under one profile, and where its traces are; `values` are its own parameters' values."""
-
-    notebook: Path
-    values: dict
-    profile: str
-    root: Path
-
-    @property
-    def name(self):
-        return self.notebook.stem
-
-    @property
-    def runs(self):
-        return self.root / "runs" / self.profile
-
-    @property
-    def record(self):
-        return self.runs / "steps" / f"{self.name}.json"
-
-    @property
-    def executed(self):
-        return self.runs / "notebooks" / f"{self.name}.ipynb"
-
-    def key(self):
-        """What decides the result besides the inputs: notebook code, library code, parameter values."""
-        return {"notebook": nb.source_hash(self.notebook),
-                "library": runs.code_fingerprint(nb.imported_modules(self.notebook)),
-                "parameters": self.values}
-
-
-def parse(argv):
-    """Command line -> argparse.Namespace; ends the program with code 2 on wrong usage."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
-                                     epilog="A STEP is a number or a name, such as 06 or 06_ratio_study.")
-    add = parser.add_argument
+def parser():
+    """The command line's argparse.ArgumentParser."""
+    made = argparse.ArgumentParser(description=__doc__.split("\n")[0],
+                                   epilog="A STEP is a number or a name, such as 06 or 06_ratio_study.")
+    add = made.add_argument
     add("--profile", default="demo", help="which params/<profile>.yaml to use (default: demo)")
     add("--only", action="append", metavar="STEP", help="run this step only; may be repeated")
     add("--from", dest="first", metavar="STEP", help="start at this step")
     add("--to", dest="last", metavar="STEP", help="end with this step")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="set a parameter, written as in YAML")
+    add("--set", action="append", default=[], metavar="KEY=VALUE",
+        help="set a parameter, written as in YAML").completer = complete_setting
+    add("--sweep", metavar="KEY=VALUE,VALUE,...",
+        help="run once per value of a parameter and join the tables").completer = complete_setting
     add("--jobs", type=int, metavar="N", help="worker processes (default: one per core)")
     add("--engine", default="local", choices=("local", "ray"), help="where work runs (default: local)")
     add("--output", type=Path, metavar="DIR", help="folder for runs/, results/ and figures/ (default: here)")
     add("--force", action="store_true", help="run current steps, too; finished artifacts are still reused")
     add("--publish", action="store_true", help="after success, store outputs in the notebooks themselves")
     add("--list", action="store_true", help="show notebooks and parameters, and stop")
-    add("--dry-run", action="store_true", help="show which steps would run and why, and stop")
-    return parser.parse_args(argv)
+    add("--dry-run", action="store_true", help="show which steps would run, why and for how long, and stop")
+    add("--report", action="store_true", help="write runs/<profile>/report.html from the results, and stop")
+    return made
+
+
+def complete_setting(prefix, **_):
+    """Names of parameters for the shell's completion, through argcomplete where it is installed."""
+    parameters = profiles.union(sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")))
+    return [f"{name}=" for name in parameters if name.startswith(prefix) and name != "profile"]
 
 
 def main(argv=None, *, notebooks=paths.NOTEBOOKS, params=paths.PARAMS):
     """The program; notebooks and params are the folders it reads. Returns the exit code."""
-    arguments = parse(argv)
+    arguments = parser()
+    complete(arguments)
+    arguments = arguments.parse_args(argv)
     try:
         return run(arguments, notebooks, params)
     except FerError as error:
@@ -97,260 +82,203 @@ def main(argv=None, *, notebooks=paths.NOTEBOOKS, params=paths.PARAMS):
         return 130
 
 
+def complete(arguments):
+    """Answer the shell when it asks for completions; does nothing without the package argcomplete."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(arguments)
+
+
 def run(arguments, notebooks, params):
-    """Check everything, then list, show or run the chosen steps. Raises FerError on bad input."""
-    start = time.perf_counter()
-    found = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
-    if not found:
-        raise FerError(f"There are no notebooks in {notebooks}: run run_all.py of a complete clone.")
-    parameters = profiles.union(found)
-    values = profiles.resolve(parameters, profile=arguments.profile, folder=params, settings=arguments.set)
-    root = (arguments.output or paths.output_root()).resolve()
-    chosen = choose(found, only=arguments.only, first=arguments.first, last=arguments.last)
-    steps = [Step(notebook, own_values(notebook, values, parameters), arguments.profile, root)
-             for notebook in chosen]
+    """Check everything, then list, report, show or run the chosen steps. Raises FerError on bad input."""
+    choice = {"profile": arguments.profile, "only": arguments.only or (), "first": arguments.first,
+              "last": arguments.last, "set": arguments.set, "output": arguments.output, "notebooks": notebooks,
+              "params": params}
+    chosen = batch.select(**choice)
     if arguments.list:
-        return show_list(steps, parameters)
-    check_options(arguments, parameters, values)
+        return show_list(chosen)
+    if arguments.report:
+        print(f"Wrote {report.write(arguments.profile, root=chosen.root, notebooks=notebooks)}")
+        return 0
+    check(arguments, chosen)
+    swept = profiles.read_sweep(arguments.sweep, chosen.parameters) if arguments.sweep else None
     if arguments.dry_run:
-        return show_plan(steps, force=arguments.force)
-    environment = kernel_environment(root, jobs=arguments.jobs)
-    with exclusive(steps[0].runs):
-        ran = sum(bring_up_to_date(step, parameters, environment, force=arguments.force) for step in steps)
+        return show_plan(sweep.plan(*swept, force=arguments.force, **choice) if swept
+                         else batch.plan(force=arguments.force, **choice))
+    start, console = time.perf_counter(), Console(highlight=False)
+    watch = Screen(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
+    options = {"jobs": arguments.jobs, "force": arguments.force, "watch": watch}
+    try:
+        if swept:
+            show_sweep(sweep.run(*swept, **options, **choice), chosen)
+        else:
+            batch.run(**options, publish=arguments.publish, **choice)
+    finally:
+        show_table(watch.outcomes)
     if arguments.publish:
-        publish(steps)
-    summary = f"{ran} of {len(steps)} steps ran" if ran else "Every step is current, nothing was repeated"
+        print(f"Stored the outputs of {len(chosen.chosen)} notebooks.")
+    ran = sum(outcome.state == "ran" for outcome in watch.outcomes)
+    summary = f"{ran} of {len(watch.outcomes)} steps ran" if ran else "Every step is current, nothing was repeated"
     print(f"{summary} (profile {arguments.profile}, {time.perf_counter() - start:.1f} s).")
     return 0
 
 
-def check_options(arguments, parameters, values):
+def check(arguments, chosen):
     """Raises FerError for options that cannot be met, before anything starts."""
     if arguments.engine == "ray":
         raise FerError("The ray engine is not part of this version: use --engine local.")
-    if arguments.jobs is not None and arguments.jobs < 1:
-        raise FerError(f"--jobs must be at least 1, not {arguments.jobs}.")
-    changed = sorted(injected(values, parameters))
-    if arguments.publish and changed:
-        raise FerError(f"--publish stores what the notebooks' own defaults give, but {', '.join(changed)} "
-                       "would differ from them: leave out the profile or the --set that changes them.")
+    if arguments.sweep and arguments.publish:
+        raise FerError("--publish stores the outputs of one run, and --sweep makes several: leave one of them out.")
+    batch.check_options(chosen, jobs=arguments.jobs, publish=arguments.publish)
 
 
-def choose(found, *, only, first, last):
-    """The notebooks to run, in order. Raises FerError for an unknown step and when none remains."""
-    names = [notebook.stem for notebook in found]
-    begin = names.index(step_named(first, names)) if first else 0
-    end = names.index(step_named(last, names)) if last else len(names) - 1
-    wanted = {step_named(name, names) for name in only} if only else set(names)
-    chosen = [notebook for notebook in found[begin:end + 1] if notebook.stem in wanted]
-    if not chosen:
-        raise FerError("The chosen range of steps is empty: check --only, --from and --to.")
-    return chosen
+class Lines(batch.Watch):
+    """Tells of a run in plain lines: one when a step ends, and one a minute while it runs."""
 
+    interval = 60
 
-def step_named(text, names):
-    """The step that `text` means: its number (6, 06), its name, or its name without the number."""
-    for name in names:
-        number, _, rest = name.partition("_")
-        if text in (name, rest) or (text.isdecimal() and int(text) == int(number)):
-            return name
-    close = difflib.get_close_matches(text, names, n=1, cutoff=0.3)
-    raise FerError(f"There is no step `{text}`" + (f" (did you mean {close[0]}?)" if close else "")
-                   + f": the steps are {', '.join(names)}.")
+    def __init__(self, console):
+        self.console, self.outcomes, self.finished, self.thread = console, [], threading.Event(), None
 
-
-def own_values(notebook, values, parameters):
-    """The values of the parameters that this notebook declares."""
-    return {name: values[name] for name in sorted(values) if notebook.stem in parameters[name].notebooks}
-
-
-def injected(values, parameters):
-    """The values that papermill must inject: those that differ from the notebooks' defaults."""
-    return {name: value for name, value in values.items() if value != parameters[name].default}
-
-
-def kernel_environment(root, *, jobs):
-    """Environment of every kernel: this clone's fer_lib, where to write, repeatable hashing."""
-    library = os.pathsep.join(filter(None, (str(paths.REPOSITORY), os.environ.get("PYTHONPATH"))))
-    environment = {"FER_OUTPUT": str(root), "PYTHONPATH": library, "PYTHONHASHSEED": "0"}
-    return environment | ({"FER_JOBS": str(jobs)} if jobs else {})
-
-
-@contextlib.contextmanager
-def exclusive(folder):
-    """Hold a profile's runs folder for this process alone, creating it. Raises FerError when that fails."""
-    try:
-        (folder / "steps").mkdir(parents=True, exist_ok=True)
-        (folder / "notebooks").mkdir(exist_ok=True)
-        lock = (folder / "lock").open("a")
-    except OSError as error:
-        raise FerError(f"The folder {folder} cannot be written ({error.strerror}): free it, or choose "
-                       "another with --output.") from error
-    with lock:
-        try:
-            import fcntl  # not on Windows, where two runs at once stay the user's care
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FerError(f"Another run_all.py is working in {folder}: wait for it, or choose another "
-                           "folder with --output.") from error
-        except ImportError:
-            pass
-        yield
-
-
-def read_record(step):
-    """What the step's last complete run recorded, or None."""
-    try:
-        return json.loads(step.record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def reasons(step):
-    """Why the step must run, as short texts; none when it is current."""
-    record = read_record(step)
-    if record is None:
-        return ["never ran to its end"]
-    if "run_all" not in record:
-        return ["ran by hand since, with parameters that are not known here"]
-    return [*changes_of_key(record["run_all"], step.key()), *changed_inputs(step, record),
-            *missing_outputs(step, record)]
-
-
-def changes_of_key(old, new):
-    """What differs between the recorded and the present key of a step."""
-    before, after = old["parameters"], new["parameters"]
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return (([f"parameters changed: {', '.join(names)}"] if names else [])
-            + (["notebook changed"] if old["notebook"] != new["notebook"] else [])
-            + (["fer_lib changed"] if old["library"] != new["library"] else []))
-
-
-def changed_inputs(step, record):
-    """Inputs of the step that are not what it read: published artifacts, and files from outside."""
-    changed = [name for name, key in record["reads"].items() if published_key(step.runs, name) != key]
-    for path, mark in record["files"].items():
-        if not Path(path).exists() or runs.fingerprint(path) != mark:
-            changed.append(path)
-    return [f"input changed: {name}" for name in changed]
-
-
-def published_key(folder, name):
-    """Key of the artifact that is published as `name` and whole, or None."""
-    try:
-        note = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        return note["key"] if (folder / note["kind"] / note["key"] / "artifact.json").is_file() else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def missing_outputs(step, record):
-    """Outputs of the step that are gone or not as it wrote them."""
-    texts = [] if step.executed.is_file() else [f"output missing: {step.executed.relative_to(step.root)}"]
-    for name, mark in record["writes"].items():
-        path = step.root / name
-        if not path.is_file():
-            texts.append(f"output missing: {name}")
-        elif runs.fingerprint(path) != mark:
-            texts.append(f"output changed: {name}")
-        elif path.parent == step.runs and published_key(step.runs, path.stem) is None:
-            texts.append(f"output missing: artifact {path.stem}")
-    return texts
-
-
-def bring_up_to_date(step, parameters, environment, *, force):
-    """Run the step unless it is current. Returns whether it ran; raises FerError when it failed."""
-    why = reasons(step) or (["forced"] if force else [])
-    if not why:
-        print(f"{step.name:<20} is current", flush=True)
-        return False
-    key = step.key()
-    step.record.unlink(missing_ok=True)  # from here on, what it wrote before may be replaced
-    start = time.perf_counter()
-    try:
-        with shown(step.name) as progress:
-            nb.execute(step.notebook, step.executed, parameters=injected(step.values, parameters),
-                       environment=environment, progress=progress)
-    except nb.NotebookFailed as failure:
-        raise FerError(failure_message(step, failure)) from failure
-    record = read_record(step)
-    if record is None:
-        raise FerError(f"{step.name} ended without recording what it read and wrote: its last cell must call "
-                       f"finish() of a workspace opened with step=\"{step.name}\".")
-    runs.write_json(step.record, record | {"run_all": key})
-    print(f"{step.name:<20} ran in {time.perf_counter() - start:.0f} s ({'; '.join(why)})", flush=True)
-    return True
-
-
-def failure_message(step, failure):
-    """One plain message: notebook, cell, cause, what to do."""
-    kept = f"the notebook with the error is {failure.kept}" if failure.kept else "no cell had run"
-    cause = failure.cause if failure.cause.endswith((".", "!", "?")) else failure.cause + "."
-    return (f"{step.name} failed at \"{failure.title}\": {cause} Mend this and run the same command again: "
-            f"finished steps are not repeated, and {kept}.")
-
-
-@contextlib.contextmanager
-def shown(name):
-    """Show where a notebook is while it runs: one changing line on a terminal, a line a minute elsewhere."""
-    progress, finished, terminal = nb.Progress(), threading.Event(), sys.stdout.isatty()
-
-    def show():
+    def starts(self, outlook, progress):
         start = time.perf_counter()
-        while not finished.wait(0.5 if terminal else 60):
-            line = f"{name:<20} {time.perf_counter() - start:4.0f} s  {progress.title}"
-            line += f" · {progress.line}" if progress.line else ""
-            line = line[:shutil.get_terminal_size(fallback=(200, 24)).columns - 1]
-            print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", flush=True)
 
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        yield progress
-    finally:
-        finished.set()
-        thread.join()
-        print("\r\033[K" if terminal else "", end="", flush=True)
+        def show():
+            while not self.finished.wait(self.interval):
+                told = f"{outlook.step.title:<20} {time.perf_counter() - start:4.0f} s  {progress.title}"
+                print(f"{told} · {progress.line}" if progress.line else told, flush=True)
 
+        self.finished.clear()
+        self.thread = threading.Thread(target=show, daemon=True)
+        self.thread.start()
 
-def publish(steps):
-    """Store the executed notebooks' outputs in their sources; all are checked before one is written."""
-    for step in steps:
-        nb.check_same_sources(step.executed, step.notebook)
-    for step in steps:
-        nb.publish(step.executed, step.notebook)
-    print(f"Stored the outputs of {len(steps)} notebooks.")
+    def ends(self, outcome):
+        if self.thread:
+            self.finished.set()
+            self.thread.join()
+            self.thread = None
+        self.outcomes.append(outcome)
+        tell_end(outcome)
 
 
-def show_list(steps, parameters):
+class Screen(batch.Watch):
+    """Shows a run on a terminal: one live line for the step that runs, with progress and time left."""
+
+    def __init__(self, console):
+        self.console, self.outcomes, self.live = console, [], None
+
+    def starts(self, outlook, progress):
+        start = time.perf_counter()
+        self.live = Live(get_renderable=lambda: live_line(outlook, progress, time.perf_counter() - start),
+                         console=self.console, refresh_per_second=4, transient=True, redirect_stdout=False,
+                         redirect_stderr=False)
+        self.live.start()
+
+    def ends(self, outcome):
+        if self.live:
+            self.live.stop()
+            self.live = None
+        self.outcomes.append(outcome)
+        tell_end(outcome)
+
+
+def live_line(outlook, progress, elapsed):
+    """Name, bar, time, time left and what the running cell says, on one line as wide as the terminal."""
+    left, sign = progress.seconds_left(), ""
+    if left is None and outlook.seconds and outlook.seconds > elapsed:
+        left, sign = outlook.seconds - elapsed, "≤ " if outlook.renews else ""
+    share = progress.share() if left is None else elapsed / (elapsed + left)
+    told = f"{progress.title} · {progress.line}" if progress.line else progress.title
+    line = Table.grid(Column(no_wrap=True, min_width=20), Column(width=14), Column(no_wrap=True, justify="right"),
+                      Column(no_wrap=True, ratio=1, overflow="ellipsis"), padding=(0, 2, 0, 0), expand=True)
+    line.add_row(outlook.step.title, ProgressBar(total=1, completed=share, width=14),
+                 duration(elapsed) + (f", {sign}{duration(left)} left" if left is not None else ""), told)
+    return line
+
+
+def tell_end(outcome):
+    """One line when a step has ended."""
+    if outcome.state == "current":
+        print(f"{outcome.step.title:<20} is current", flush=True)
+    elif outcome.state == "ran":
+        why = "; ".join(reason.text for reason in outcome.why)
+        print(f"{outcome.step.title:<20} ran in {outcome.seconds:.0f} s ({why})", flush=True)
+
+
+def show_table(outcomes):
+    """The closing table: step, time, run or current, result."""
+    table = Table("step", Column("time", justify="right"), "run?", Column("result", overflow="fold"), box=box.SIMPLE)
+    for outcome in outcomes:
+        table.add_row(outcome.step.title, duration(outcome.seconds) if outcome.state != "current" else "–",
+                      {"current": "cached"}.get(outcome.state, outcome.state), outcome.result)
+    if outcomes:
+        show(table)
+
+
+def show_sweep(swept, chosen):
+    """Where the joined tables are, and the gain for each value."""
+    for stem, table in swept.tables.items():
+        if stem.endswith("_summary"):
+            shown = Table(*(name.replace("_", " ") for name in table.columns), box=box.SIMPLE)
+            for row in table.itertuples(index=False):
+                shown.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
+            show(shown)
+    names = ", ".join(f"{stem}.csv" for stem in swept.tables) or "no table: the chosen steps write none"
+    print(f"Joined into results/{chosen.profile}/: {names}")
+
+
+def show(table):
+    """Print a table: as wide as the terminal, or as it needs where there is none; plain when it is piped."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200
+        table.box = None
+    console.print(table, soft_wrap=False)
+
+
+def duration(seconds):
+    """A time for people: `0.4 s`, `12 s`, `3.5 min`, `1.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_list(chosen):
     """Print each notebook, its question, and its parameters under the profile. Returns 0."""
-    for step in steps:
+    for step in chosen.chosen:
         cells = nb.read_cells(step.notebook)
         print(f"{step.name}: {nb.cell_title(cells[:1], 0)}")
-        for name in parameters:
+        for name, parameter in chosen.parameters.items():
             if name in step.values:
-                parameter, value = parameters[name], step.values[name]
-                default = "" if value == parameter.default else f" (default {parameter.default!r})"
-                print(f"    {f'{name}: {parameter.annotation} = {value!r}{default}':<60}  {parameter.help}")
+                value = step.values[name]
+                default = "" if value == parameter.default else f" (default {json.dumps(parameter.default)})"
+                print(f"    {f'{name}: {parameter.annotation} = {json.dumps(value)}{default}':<60}  {parameter.help}")
     return 0
 
 
-def show_plan(steps, *, force):
-    """Print which steps would run and why, without running any. Returns 0."""
-    renewed = {}
-    for step in steps:
-        why, record = reasons(step) or (["forced"] if force else []), read_record(step) or {}
-        sources = sorted({renewed[name] for name in record.get("reads", {}) if name in renewed})
-        if why:
-            print(f"{step.name:<20} would run: {'; '.join(why)}")
-        elif sources:
-            print(f"{step.name:<20} would run if {' or '.join(sources)} makes something new")
-        else:
-            print(f"{step.name:<20} is current")
-        if why or sources:
-            renewed |= {Path(name).stem: step.name for name in record.get("writes", {})
-                        if (step.root / name).parent == step.runs}
+def show_plan(outlooks):
+    """Print what would become of each step, why, and for how long. Returns 0."""
+    for outlook in outlooks:
+        print(f"{outlook.step.title:<20} {told_outlook(outlook)}")
+    needed = [outlook for outlook in outlooks if outlook.why or outlook.waits_for]
+    known = [outlook.seconds for outlook in needed if outlook.seconds is not None]
+    if known and len(needed) > 1:
+        unknown = len(needed) - len(known)
+        print(f"{'together':<20} up to {duration(sum(known))}" + (f" and {unknown} of unknown time" if unknown else ""))
     return 0
+
+
+def told_outlook(outlook):
+    """One Outlook in words."""
+    time_needed = ("time unknown" if outlook.seconds is None else
+                   f"{'up to' if outlook.renews or outlook.waits_for else 'about'} {duration(outlook.seconds)}")
+    if outlook.why:
+        return f"would run, {time_needed}: {'; '.join(reason.text for reason in outlook.why)}"
+    if outlook.waits_for:
+        return f"would run, {time_needed}, if {' or '.join(outlook.waits_for)} makes something new"
+    return "is current"
 
 
 if __name__ == "__main__":

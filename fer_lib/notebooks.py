@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,14 +37,33 @@ class Progress:
 
     title: str = "starting"
     line: str = ""
+    cell: int = 0
+    cells: int = 0
+    at: float = 0.0
+
+    def enter(self, title, cell, cells):
+        """Cell number `cell` of `cells`, counted from 0, starts under the heading `title`."""
+        self.title, self.line, self.cell, self.cells = title, "", cell, cells
 
     def write(self, text):
         """Take what a cell prints; keeps the last line that is not blank."""
         lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
-        self.line = lines[-1] if lines else self.line
+        if lines:
+            self.line, self.at = lines[-1], time.monotonic()
 
     def flush(self):
         """Part of the file interface that papermill writes to."""
+
+    def share(self):
+        """Share of the notebook that has run, in [0, 1], by its cells and by what the running one counts."""
+        counted = re.search(r"\b(\d+) of (\d+)\b", self.line)
+        within = int(counted[1]) / max(int(counted[2]), 1) if counted else 0.0
+        return min((self.cell + min(within, 1.0)) / self.cells, 1.0) if self.cells else 0.0
+
+    def seconds_left(self):
+        """Seconds that the running cell still needs by its own word (`2.5 min left`), or None."""
+        said = re.search(r"([\d.]+) min left", self.line)
+        return max(float(said[1]) * 60 - (time.monotonic() - self.at), 0.0) if said else None
 
 
 def read_cells(notebook):
@@ -66,14 +86,30 @@ def source_hash(notebook):
 def imported_modules(notebook, *, package="fer_lib"):
     """Sorted names of the package's modules that the notebook's code cells import, such as `fer_lib.runs`."""
     found = set()
+    for node in _nodes(notebook):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return sorted(name for name in found if name == package or name.startswith(package + "."))
+
+
+def published_names(notebook):
+    """Names that the notebook publishes for those after it, such as {"faces"}."""
+    calls = [node for node in _nodes(notebook) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    return {call.args[0].value for call in calls
+            if call.func.attr == "publish" and call.args and isinstance(call.args[0], ast.Constant)}
+
+
+def texts(notebook):
+    """Text constants in the code of a notebook; the published names that it reads are among them."""
+    return {node.value for node in _nodes(notebook) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def _nodes(notebook):
     for source in _code(notebook):
         python = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
-        for node in ast.walk(ast.parse("\n".join(python))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return sorted(name for name in found if name == package or name.startswith(package + "."))
+        yield from ast.walk(ast.parse("\n".join(python)))
 
 
 def cell_title(cells, index):
@@ -108,7 +144,7 @@ def execute(notebook, target, *, parameters, environment, progress=None, timeout
         cells.insert(tagged + 1, {"cell_type": "code", "source": "", "metadata": {}})
 
     def at_cell(cell, cell_index):
-        progress.title, progress.line = cell_title(cells, cell_index), ""
+        progress.enter(cell_title(cells, cell_index), cell_index, len(cells))
 
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     running = target.with_name(f"{target.stem}.running.ipynb")

@@ -196,7 +196,8 @@ def resolve(parameters, *, profile, folder, settings=(), working_directory=None)
 
     parameters : {name: Parameter}, from `union`.
     profile, folder : see `read_profile`.
-    settings : texts `KEY=VALUE` from the command line; VALUE is read as YAML, and wins over the profile.
+    settings : texts `KEY=VALUE` from the command line, where VALUE is read as YAML, or {name: value}; they
+        win over the profile.
     working_directory : where relative paths in `settings` start; those in a profile start at the
         folder that holds `folder`, the repository.
     Returns {name: value} for all parameters; a parameter called `profile` gets the profile's name.
@@ -208,30 +209,57 @@ def resolve(parameters, *, profile, folder, settings=(), working_directory=None)
         where = f"{folder.name}/{profile}.yaml"
         parameter = find(parameters, name, where=where)
         values[name] = absolute(name, check(parameter, value, where=where), folder.resolve().parent)
-    for setting in settings:
-        name, value = _read_setting(setting, parameters)
+    given = settings.items() if isinstance(settings, dict) else (read_setting(text, parameters) for text in settings)
+    for name, value in given:
+        value = check(find(parameters, name, where="set"), value, where="set") if isinstance(settings, dict) else value
         values[name] = absolute(name, value, Path(working_directory or Path.cwd()))
     if "profile" in parameters:
         values["profile"] = profile
     return values
 
 
-def _read_setting(setting, parameters):
-    """(name, checked value) of one `KEY=VALUE` from the command line."""
+def read_setting(setting, parameters):
+    """(name, checked value) of one `KEY=VALUE` from the command line; raises FerError when it is not right."""
     name, equals, text = setting.partition("=")
-    if not equals:
-        raise FerError(f"--set {setting} lacks a value: write --set {name}=VALUE.")
     if name == "profile":
-        raise FerError(f"--set {setting} does not choose the profile: write --profile {text}.")
+        raise FerError(f"--set {setting} does not choose the profile: write --profile {text or 'NAME'}.")
     parameter = find(parameters, name, where="--set")
+    if not equals:
+        raise FerError(f"--set {setting} lacks a value: write --set {name}=VALUE, as in "
+                       f"--set {name}={json.dumps(parameter.default)}.")
     if parameter.annotation == "str":
         return name, check(parameter, text, where="--set")  # `data_root=2013` is a folder, not a number
+    return name, check(parameter, _read_yaml(text, f"--set {setting}"), where="--set")
+
+
+def read_sweep(text, parameters):
+    """(name, list of checked values, not two the same) of one `KEY=VALUE,VALUE,...`; lists in brackets.
+
+    Raises FerError when it is not right.
+    """
+    name, equals, listed = text.partition("=")
+    parameter = find(parameters, name, where="--sweep")
+    if name == "profile" or not equals or not listed:
+        raise FerError(f"--sweep {text} names no values of a parameter: write it as --sweep n_real=60,120.")
+    values = _read_yaml(f"[{listed}]", f"--sweep {text}")
+    values = [str(value) for value in values] if parameter.annotation == "str" else values
+    return name, sweep_values(parameter, values)
+
+
+def sweep_values(parameter, values):
+    """The checked values of one parameter; raises FerError for a wrong one, and when one comes twice."""
+    values = [check(parameter, value, where="--sweep") for value in values]
+    if not values or len({json.dumps(value) for value in values}) < len(values):
+        raise FerError(f"--sweep: {parameter.name} needs at least one value, and each of them once.")
+    return values
+
+
+def _read_yaml(text, where):
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise FerError(f"--set {setting}: `{text}` is not a valid value: write it as in YAML, "
+        raise FerError(f"{where}: `{text}` is not a valid value: write it as in YAML, "
                        "lists in quotes as '[0, 1, 2]'.") from error
-    return name, check(parameter, value, where="--set")
 
 
 def find(parameters, name, *, where):

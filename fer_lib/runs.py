@@ -39,16 +39,22 @@ class Artifact:
 
 @dataclass
 class Workspace:
-    """The folders of one profile, and the record of what the current step reads and writes."""
+    """The folders of one profile, and the record of what the current step reads, makes and writes.
+
+    runs : Path of published names and step records; store : Path of the artifacts, the same folder unless
+    several runs share them. artifacts : what `build` made or loaded, with its seconds.
+    """
 
     profile: str
     step: str
     runs: Path
     results: Path
     figures: Path
+    store: Path
     reads: dict = field(default_factory=dict)
     files: dict = field(default_factory=dict)
     writes: dict = field(default_factory=dict)
+    artifacts: dict = field(default_factory=dict)
 
     def publish(self, name, artifact):
         """Make `artifact` the profile's current `name`, for the notebooks that need it."""
@@ -61,7 +67,7 @@ class Workspace:
         """The profile's current artifact called `name`; FerError names the notebook that makes it."""
         try:
             note = json.loads((self.runs / f"{name}.json").read_text(encoding="utf-8"))
-            folder = self.runs / note["kind"] / note["key"]
+            folder = self.store / note["kind"] / note["key"]
             if not (folder / "artifact.json").is_file():
                 raise FileNotFoundError(folder)
         except (OSError, ValueError, KeyError) as error:
@@ -76,10 +82,14 @@ class Workspace:
         self.files[str(path)] = fingerprint(path)
         return self.files[str(path)]
 
-    def save_figure(self, figure, name):
-        """Write `figure` to figures/<profile>/<name>.png (200 dpi) and .svg; returns the PNG's path."""
+    def save_figure(self, figure, name, *, alt=None):
+        """Write `figure` to figures/<profile>/<name>.png (200 dpi) and .svg; returns the PNG's path.
+
+        alt : str, what the figure shows, for those who do not see it; kept inside both files.
+        """
         _make_folder(self.figures)
-        for suffix, options in ((".png", {"dpi": 200}), (".svg", {"metadata": {"Date": None}})):
+        told = {"Description": " ".join(alt.split())} if alt else {}
+        for suffix, options in ((".png", {"dpi": 200, "metadata": told}), (".svg", {"metadata": {"Date": None} | told})):
             self._write(self.figures / (name + suffix),
                         lambda path, o=options, s=suffix: figure.savefig(path, format=s[1:], bbox_inches="tight", **o))
         return self.figures / f"{name}.png"
@@ -108,7 +118,7 @@ class Workspace:
         if result_files:
             self._add_provenance(result_files, str(device), seeds or {})
         record = {"step": self.step, "finished": _now(), "reads": self.reads, "files": self.files,
-                  "writes": self.writes}
+                  "writes": self.writes, "artifacts": self.artifacts}
         write_json(self.runs / "steps" / f"{self.step}.json", record)
 
     def _add_provenance(self, result_files, device, seeds):
@@ -128,7 +138,8 @@ def open_workspace(profile, *, step):
     _log_to_stdout()
     folder = paths.runs_folder(profile)
     _make_folder(folder / "steps")
-    return Workspace(profile, step, folder, paths.results_folder(profile), paths.figures_folder(profile))
+    store = Path(os.environ.get("FER_ARTIFACTS") or folder)
+    return Workspace(profile, step, folder, paths.results_folder(profile), paths.figures_folder(profile), store)
 
 
 def build(workspace, kind, *, params, inputs, code, make):
@@ -145,9 +156,10 @@ def build(workspace, kind, *, params, inputs, code, make):
     inputs = [item.key if isinstance(item, Artifact) else str(item) for item in inputs]
     facts = {"kind": kind, "params": params, "inputs": inputs, "code": code_fingerprint(code)}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    folder = workspace.runs / kind / key
+    folder = workspace.store / kind / key
     if (folder / "artifact.json").is_file():
         note = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+        workspace.artifacts[f"{kind}/{key}"] = {"seconds": note["seconds"], "spent_now": 0.0}
         return Artifact(folder, key, True, note["seconds"])
     partial = folder.with_name(f"{key}.partial")
     _make_folder(partial)
@@ -161,6 +173,7 @@ def build(workspace, kind, *, params, inputs, code, make):
     write_json(partial / "artifact.json", {**facts, "key": key, "seconds": round(seconds, 1),
                                            "finished": _now(), **commit()})
     os.replace(partial, folder)
+    workspace.artifacts[f"{kind}/{key}"] = {"seconds": round(seconds, 1), "spent_now": round(seconds - spent, 1)}
     return Artifact(folder, key, False, seconds)
 
 
@@ -170,6 +183,15 @@ def code_fingerprint(modules):
     Comments, docstrings and layout do not count: only what is executed does, and the files in a module's
     folder assets/.
     """
+    return hashlib.sha256(json.dumps(_code_parts(modules), sort_keys=True).encode()).hexdigest()
+
+
+def code_parts(modules):
+    """{module: SHA-256 of its code} of what `code_fingerprint` covers, to tell which module changed."""
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(_code_parts(modules).items())}
+
+
+def _code_parts(modules):
     found, waiting = {}, list(modules)
     while waiting:
         name = waiting.pop()
@@ -181,7 +203,7 @@ def code_fingerprint(modules):
         if (path.parent / "assets").is_dir():
             found[f"{name} assets"] = fingerprint(path.parent / "assets")
         waiting += _imports(tree)
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return found
 
 
 def _module_file(name):

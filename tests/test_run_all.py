@@ -12,6 +12,7 @@ import nbformat
 import pytest
 
 import run_all
+from fer_lib import batch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARAMETERS = 'profile: str = "demo"   # which profile\nratio: float = 1.0   # generated / real\n'
@@ -113,8 +114,8 @@ def test_prose_and_stored_outputs_are_not_code(finished):
 
 
 def test_a_changed_module_makes_the_steps_that_import_it_run(finished, monkeypatch):
-    real = run_all.runs.code_fingerprint
-    monkeypatch.setattr(run_all.runs, "code_fingerprint", lambda modules: real(modules) + "changed")
+    real = batch.runs.code_fingerprint
+    monkeypatch.setattr(batch.runs, "code_fingerprint", lambda modules: real(modules) + "changed")
     assert "fer_lib changed" in finished.plan()["01_first"]
 
 
