@@ -23,7 +23,8 @@ def upper_bound(ratios, accuracies, *, resampled=None, resamples=2_000, level=0.
 
     Each seed has its own level; the shape is common: flat, line, slowing (a line in log(1 + ratio), which rises ever
     more slowly but without end), plateau (a line up to a knee and flat beyond) or rise_fall (a line up to a peak and
-    another down beyond). The answer is the knee or the peak of the better of the last two. The maximum is never taken as the answer: of equal ratios the luckiest would win.
+    another down beyond). The answer is the knee or the peak of the better of the last two. The maximum is
+    never taken as the answer: of equal ratios the luckiest would win.
 
     ratios : float [R], 0 included (the baseline), at least 3 of them, increasing.
     accuracies : float [seeds, R], of `mixed` at these ratios on one test set, fractions.

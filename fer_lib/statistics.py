@@ -74,8 +74,8 @@ def paired(arms, seeds, *keys):
         return [arms[key] for key in keys]
     for key in keys:
         if len(seeds.get(key, [])) != len(arms[key]):
-            raise FerError(f"The table has {len(seeds.get(key, []))} seeds of the arm {key[0]} at ratio {key[1]:g}, but "
-                           f"there are predictions of {len(arms[key])}: pass both for the same cells.")
+            raise FerError(f"The table has {len(seeds.get(key, []))} seeds of the arm {key[0]} at ratio {key[1]:g}, "
+                           f"but predictions come from {len(arms[key])}: pass both for the same cells.")
     shared = set(seeds[keys[0]]).intersection(*(seeds[key] for key in keys))
     if not shared:
         names = ", ".join(f"{arm} at ratio {ratio:g}" for arm, ratio in keys)

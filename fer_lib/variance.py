@@ -46,7 +46,8 @@ def variance_split(table, *, correct=None, clusters=None, resamples=2_000, level
     names; seeds, number of each kind; classifiers, int.
     Raises FerError when columns are missing or there are fewer than 2 classifiers.
     Source: method of moments; interval by inverting a Gaussian parametric bootstrap test, the other components at
-    their estimates, DiCiccio & Romano (1990); of the sum as in Graybill & Wang (1980). Images: `image_variance`, chi-square interval.
+    their estimates, DiCiccio & Romano (1990); of the sum as in Graybill & Wang (1980).
+    Images: `image_variance`, chi-square interval.
     """
     missing = [name for name in (*SEEDS, "accuracy") if name not in table]
     if missing or len(table) < 2:

@@ -1,11 +1,14 @@
 """Intervals cover, a planted plateau is found, and nothing is found where nothing is."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from fer_lib import statistics
 from fer_lib.errors import FerError
+from fer_lib.labels import EXPRESSIONS
 
 RATIOS = np.array([0, 0.5, 1, 2, 3, 5, 8.0])
 
@@ -156,3 +159,122 @@ def test_accuracy_by_ratio_has_one_row_per_arm_ratio_and_test_set():
     table, _ = a_study(np.random.default_rng(5))
     means = statistics.accuracy_by_ratio(table)
     assert len(means) == 7 and (means["low"] <= means["accuracy"]).all() and (means["seeds"] == 4).all()
+
+
+# ---- contrasts at equal updates, and what external faces would give ----------------------------------------
+
+def many_arms(rng, gains, *, n_seeds=5, n_subjects=40, per_subject=10):
+    """Correctness [seeds, images] of several arms with the given latent gains, on shared images and seeds."""
+    subjects = np.repeat(np.arange(n_subjects), per_subject)
+    n = len(subjects)
+    easy = rng.normal(size=n) + 0.5 * rng.normal(size=n_subjects)[subjects]
+    arms = [gain + easy + 0.2 * rng.normal(size=n) + 0.15 * rng.normal(size=n_subjects)[subjects]
+            + 0.12 * rng.normal(size=(n_seeds, 1)) + 0.7 * rng.normal(size=(n_seeds, n)) > 0 for gain in gains]
+    return arms, subjects
+
+
+def test_holm_keeps_the_chance_of_any_false_gain_near_its_level():
+    false_alarms, raw = 0, 0
+    for world in range(150):
+        (base, *arms), subjects = many_arms(np.random.default_rng([11, world]), [0.0] * 8)
+        p = [statistics.paired_gain(base, arm, clusters=subjects, resamples=500, seed=world)["p"] for arm in arms]
+        raw += min(p) < 0.05
+        false_alarms += min(p) < 0.05 and min(statistics.holm(p)) < 0.05
+    assert false_alarms / 150 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 150) and false_alarms < raw
+
+
+def test_the_recovered_share_is_covered():
+    gains, covered = [0.0, 0.3, 0.6], 0
+    worlds = [many_arms(np.random.default_rng([12, i]), gains, n_seeds=100, n_subjects=200)[0] for i in range(5)]
+    base, mixed, external = np.mean([[arm.mean() for arm in arms] for arms in worlds], axis=0)
+    for world in range(150):
+        arms, subjects = many_arms(np.random.default_rng([13, world]), gains)
+        share = statistics.recovered_share(*arms, clusters=subjects, resamples=500, seed=world)
+        covered += share["identified"] and share["low"] <= (mixed - base) / (external - base) <= share["high"]
+    assert covered / 150 >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / 150)
+
+
+def test_nothing_is_recovered_of_a_gain_that_is_not_there():
+    arms, subjects = many_arms(np.random.default_rng(14), [0.0, 0.3, 0.0])
+    share = statistics.recovered_share(*arms, clusters=subjects, resamples=500)
+    assert share == {"estimate": None, "low": None, "high": None, "identified": False}
+
+
+def full_study(rng, *, tests=("lab", "wild")):
+    """A study of all arms, the curve of `mixed` with fewer seeds than the main contrast."""
+    levels = {("real", 0.0): 0.0, ("real_long", 5.0): 0.05, ("augmented", 5.0): 0.3, ("external", 5.0): 0.8,
+              ("generated", 5.0): -0.4, **{("mixed", ratio): 0.05 + 0.1 * min(ratio, 3) for ratio in (1.0, 3.0, 5.0)}}
+    rows, correct = [], {}
+    for test in tests:
+        arms, subjects = many_arms(rng, levels.values(), n_seeds=8)
+        correct[test] = {key: arm[:5] if key[0] == "mixed" and key[1] != 5 else arm
+                         for key, arm in zip(levels, arms, strict=True)}
+        rows += [{"test_set": test, "arm": arm, "ratio": ratio, "n_test": 400, "split_seed": seed,
+                  "generator_seed": seed, "train_seed": seed, "accuracy": row.mean(),
+                  "updates": 300 if arm == "real" else 1000}
+                 for (arm, ratio), group in correct[test].items() for seed, row in enumerate(group)]
+    return pd.DataFrame(rows), correct, dict.fromkeys(tests, subjects)
+
+
+def test_summary_compares_at_equal_updates_and_keeps_its_older_keys():
+    table, correct, subjects = full_study(np.random.default_rng(15))
+    codes = dict.fromkeys(correct, np.arange(400) % 6)
+    answer = statistics.summary(table, correct, headline_ratio=5, test_set="lab", clusters=subjects, codes=codes,
+                                resamples=500)
+    json.dumps(answer, allow_nan=False)
+    main, lab = answer["main_contrast"], correct["lab"]
+    assert (main["arm"], main["baseline"], main["seeds"], main["equal_updates"]) == ("mixed", "real_long", 8, True)
+    gain = 100 * (lab["mixed", 5.0].mean() - lab["real_long", 5.0].mean())
+    assert main["gain_points"]["estimate"] == pytest.approx(gain)
+    gain = 100 * (lab["mixed", 5.0].mean() - lab["real", 0.0].mean())
+    assert answer["gain_points"]["estimate"] == pytest.approx(gain)
+    assert list(answer["contrasts"]) == ["real", "augmented", "external", "generated"]
+    assert not answer["contrasts"]["real"]["equal_updates"]
+    assert 0 < answer["recovered"]["augmented"]["estimate"] < 1 and answer["recovered"]["mixed"]["identified"]
+    assert answer["upper_bound"]["start"] == "real_long"
+    entries = answer["test_sets"]["lab"]["by_ratio"]
+    assert [entry["seeds"] for entry in entries] == [5, 5, 8]
+    assert set(answer["test_sets"]["wild"]["expressions"]) == set(EXPRESSIONS)
+    assert {"lab", "wild", "difference", "p"} == set(answer["transfer"]["wild"]["mixed"])
+
+
+def test_arms_are_paired_by_seed_and_not_by_position():
+    table, correct, _ = full_study(np.random.default_rng(16), tests=["lab"])
+    late = (table["arm"] != "mixed") | (table["train_seed"] >= 3)
+    correct["lab"]["mixed", 5.0] = correct["lab"]["mixed", 5.0][3:]
+    correct["lab"] = {key: arm for key, arm in correct["lab"].items() if key[0] != "mixed" or key[1] == 5}
+    table = table[late & ((table["arm"] != "mixed") | (table["ratio"] == 5))]
+    main = statistics.summary(table, correct, headline_ratio=5, test_set="lab", resamples=200)["main_contrast"]
+    assert main["seeds"] == 5
+    assert main["baseline_accuracy"] == pytest.approx(correct["lab"]["real_long", 5.0][3:].mean())
+
+
+def test_arms_without_a_common_seed_are_refused():
+    table, correct = a_study(np.random.default_rng(5))
+    moved = table.assign(train_seed=table["train_seed"] + 10 * (table["arm"] == "mixed"))
+    with pytest.raises(FerError, match="No seed is shared"):
+        statistics.summary(moved, correct, headline_ratio=5, test_set="lab")
+
+
+def test_transfer_finds_a_gain_that_does_not_carry_over():
+    (base, arm, other), subjects = many_arms(np.random.default_rng(17), [0.0, 0.6, 0.0], n_seeds=6)
+    change = statistics.transfer((base, base), (arm, other), (subjects, subjects), resamples=1_000)
+    assert change["first"]["low"] > 0 > change["difference"]["high"] and change["p"] < 0.05
+    assert change["second"]["low"] < 0 < change["second"]["high"]
+    assert change["difference"]["estimate"] == pytest.approx(100 * (other.mean() - arm.mean()))
+
+
+def test_gains_in_recall_average_to_the_gain_of_a_balanced_test():
+    (a, b), subjects = many_arms(np.random.default_rng(18), [0.0, 0.3], n_subjects=30, per_subject=12)
+    codes = np.arange(a.shape[1]) % 6
+    gains = statistics.recall_gains(a, b, codes, clusters=subjects, resamples=500)
+    assert list(gains) == list(EXPRESSIONS)
+    mean = np.mean([gain["points"]["estimate"] for gain in gains.values()])
+    assert mean == pytest.approx(100 * (b.mean() - a.mean()))
+    assert all(gain["p"] <= gain["p_holm"] for gain in gains.values())
+
+
+def test_accuracy_intervals_have_one_row_per_arm_and_test_set():
+    _, correct, subjects = full_study(np.random.default_rng(19))
+    means = statistics.accuracy_intervals(correct, clusters=subjects, resamples=200)
+    assert len(means) == 16 and (means["low"] < means["accuracy"]).all() and set(means["seeds"]) == {5, 8}
