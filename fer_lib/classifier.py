@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from torch.nn import functional as F
 
-from fer_lib import augment, engine
+from fer_lib import classical, engine
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
 from fer_lib.networks.paper_cnn import PaperCNN
@@ -54,7 +54,7 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         120 images and lr 1e-4, 3 of 5 seeds stopped before they had left the level of guessing. One number
         for all arms gives each the same patience and the same largest number of updates.
     weights : float [len(train)], factor on each image's loss, or None for 1 everywhere.
-    augmented : vary every training image anew each time it is seen, see augment.classical.
+    augmented : vary every training image anew each time it is seen, see classical.vary.
     Returns Trained.
     Raises FerError when a class has no image, another label than the six occurs, or sizes differ.
     Source: arXiv 2303.15223 and the authors' public repository Facial-Expression-Recognition.
@@ -71,7 +71,8 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         model = model.to(device, memory_format=torch.channels_last)
         history, best, updates = _fit(
             model, _on_device(train, device), _on_device(validation, device),
-            _loss_weights(weights, len(train), device), vary=augment.classical if augmented else None, lr=lr, max_epochs=max_epochs, patience=patience,
+            _loss_weights(weights, len(train), device), vary=classical.vary if augmented else None,
+            lr=lr, max_epochs=max_epochs, patience=patience,
             epochs=_epochs(len(train), batch_size, steps_per_epoch, torch.Generator().manual_seed(seed)))
     model.load_state_dict(best["state"])
     return Trained(model.eval(), history, best["epoch"], updates, time.perf_counter() - start)
