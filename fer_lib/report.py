@@ -45,8 +45,6 @@ SHARES = {
     "coverage_unfiltered_share": "Variety of unseen faces that generated ones meet ÷ that test faces meet",
     "coverage_share": "The same, without the least convincing faces",
     "identity_similarity_share": "Likeness of a face before and after ÷ of two pictures of one person",
-    "region_error_share": "Error of an imposed expression ÷ of the unchanged face",
-    "region_error_share_of_truth": "The same for another true picture",
     "gan_train_share": "Accuracy after training on generated faces alone ÷ on as many {origin} ones",
 }
 
@@ -72,13 +70,13 @@ def page(profile, *, root, notebooks=paths.NOTEBOOKS):
     results, figures = root / "results" / profile, root / "figures" / profile
     summary = _json(results / "summary.json")
     origin = summary.get("trained_on", {}).get("real", "real")
-    provenance = _json(results / "provenance.json")
+    generators, provenance = _json(results / "generators.json"), _json(results / "provenance.json")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
                                      autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"signed": signed, "percent": percent, "words": words}
     return environment.get_template("report.html").render(
         profile=profile, origin=origin, summary=summary, verdicts=verdicts(summary, origin),
-        gains=gains(summary), span=span(gains(summary)), shares=shares(_json(results / "generators.json"), origin),
+        gains=gains(summary), span=span(gains(summary)), shares=shares(generators, origin), regions=regions(generators),
         parts=_table(results / "parts.csv"), classifier=_table(results / "classifier.csv"),
         study=_table(results / "ratio_study.csv"), sweeps=sweeps(results), provenance=provenance,
         missing=missing(results), figures=sections(figures, origin),
@@ -124,15 +122,16 @@ def span(rows):
 
 
 def shares(generators, origin):
-    """Rows of the table on the generators: the shares, one row per region where there are regions."""
-    rows = []
-    for key, meaning in SHARES.items():
-        value = generators.get(key)
-        if isinstance(value, dict):
-            several = {"": value} if "estimate" in value else value
-            rows += [{"what": meaning.format(origin=origin) + (f": {name}" if name else ""), **item}
-                     for name, item in several.items() if isinstance(item, dict) and "estimate" in item]
-    return rows
+    """Rows of the table on the generators: the shares of which 1 is as good as real (or rendered) faces."""
+    return [{"what": meaning.format(origin=origin), **generators[key]} for key, meaning in SHARES.items()
+            if "estimate" in (generators.get(key) or {})]
+
+
+def regions(generators):
+    """Rows of the table of errors per region: that of an imposed expression, and that of another true picture."""
+    truth = generators.get("region_error_share_of_truth") or {}
+    return [{"region": name, "truth": truth.get(name, {}).get("estimate"), **item}
+            for name, item in (generators.get("region_error_share") or {}).items()]
 
 
 def sweeps(results):
@@ -174,7 +173,7 @@ def figure(path, caption):
     kind = "svg+xml" if smaller.suffix == ".svg" else "png"
     data = base64.b64encode(smaller.read_bytes()).decode()
     return {"source": f"data:image/{kind};base64,{data}", "caption": caption, "alt": alt, "width": size[0] // 2,
-            "height": size[1] // 2}
+            "height": size[1] // 2, "wide": size[0] > 1.4 * size[1]}
 
 
 def links(notebooks, runs):
@@ -200,7 +199,7 @@ def signed(value, digits=1):
 
 def percent(fraction):
     """A relative gain as `+5.8 %`."""
-    return f"{signed(100 * fraction)} %"
+    return f"{signed(100 * fraction)}\N{NO-BREAK SPACE}%"
 
 
 def words(name):
