@@ -108,15 +108,17 @@ def run(arguments, notebooks, params):
         return show_plan(sweep.plan(*swept, force=arguments.force, **choice) if swept
                          else batch.plan(force=arguments.force, **choice))
     start, console = time.perf_counter(), Console(highlight=False)
-    watch = Screen(console) if console.is_terminal and not console.is_dumb_terminal else Lines(console)
+    watch = Screen(console) if console.is_terminal and not console.is_dumb_terminal else Lines()
     options = {"jobs": arguments.jobs, "force": arguments.force, "watch": watch}
     try:
         if swept:
-            show_sweep(sweep.run(*swept, **options, **choice), chosen)
+            tables = sweep.run(*swept, **options, **choice).tables
         else:
             batch.run(**options, publish=arguments.publish, **choice)
     finally:
         show_table(watch.outcomes)
+    if swept:
+        show_sweep(tables, arguments.profile)
     if arguments.publish:
         print(f"Stored the outputs of {len(chosen.chosen)} notebooks.")
     ran = sum(outcome.state == "ran" for outcome in watch.outcomes)
@@ -139,8 +141,8 @@ class Lines(batch.Watch):
 
     interval = 60
 
-    def __init__(self, console):
-        self.console, self.outcomes, self.finished, self.thread = console, [], threading.Event(), None
+    def __init__(self):
+        self.outcomes, self.finished, self.thread = [], threading.Event(), None
 
     def starts(self, outlook, progress):
         start = time.perf_counter()
@@ -191,7 +193,7 @@ def live_line(outlook, progress, elapsed):
         left, sign = outlook.seconds - elapsed, "≤ " if outlook.renews else ""
     share = progress.share() if left is None else elapsed / (elapsed + left)
     told = f"{progress.title} · {progress.line}" if progress.line else progress.title
-    line = Table.grid(Column(no_wrap=True, min_width=20), Column(width=14), Column(no_wrap=True, justify="right"),
+    line = Table.grid(Column(no_wrap=True, min_width=20), Column(width=14), Column(no_wrap=True, min_width=20),
                       Column(no_wrap=True, ratio=1, overflow="ellipsis"), padding=(0, 2, 0, 0), expand=True)
     line.add_row(outlook.step.title, ProgressBar(total=1, completed=share, width=14),
                  duration(elapsed) + (f", {sign}{duration(left)} left" if left is not None else ""), told)
@@ -217,16 +219,16 @@ def show_table(outcomes):
         show(table)
 
 
-def show_sweep(swept, chosen):
-    """Where the joined tables are, and the gain for each value."""
-    for stem, table in swept.tables.items():
+def show_sweep(tables, profile):
+    """The gain for each value, and where the joined tables are."""
+    for stem, table in tables.items():
         if stem.endswith("_summary"):
             shown = Table(*(name.replace("_", " ") for name in table.columns), box=box.SIMPLE)
             for row in table.itertuples(index=False):
                 shown.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
             show(shown)
-    names = ", ".join(f"{stem}.csv" for stem in swept.tables) or "no table: the chosen steps write none"
-    print(f"Joined into results/{chosen.profile}/: {names}")
+    names = ", ".join(f"{stem}.csv" for stem in sorted(tables))
+    print(f"Joined into results/{profile}/: {names}" if names else "Nothing was joined: the chosen steps write no table.")
 
 
 def show(table):
@@ -260,13 +262,14 @@ def show_list(chosen):
 
 def show_plan(outlooks):
     """Print what would become of each step, why, and for how long. Returns 0."""
+    width = max(20, *(len(outlook.step.title) for outlook in outlooks))
     for outlook in outlooks:
-        print(f"{outlook.step.title:<20} {told_outlook(outlook)}")
+        print(f"{outlook.step.title:<{width}} {told_outlook(outlook)}")
     needed = [outlook for outlook in outlooks if outlook.why or outlook.waits_for]
     known = [outlook.seconds for outlook in needed if outlook.seconds is not None]
     if known and len(needed) > 1:
         unknown = len(needed) - len(known)
-        print(f"{'together':<20} up to {duration(sum(known))}" + (f" and {unknown} of unknown time" if unknown else ""))
+        print(f"{'together':<{width}} up to {duration(sum(known))}" + (f" and {unknown} of unknown time" if unknown else ""))
     return 0
 
 

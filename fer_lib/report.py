@@ -1,1 +1,220 @@
-"""One HTML page of what a profile found."""
+"""One HTML page of what a profile found: opens offline, without a script or a file from elsewhere.
+
+    from fer_lib import report
+    report.write("demo")            # runs/demo/report.html, from results/demo/ and figures/demo/
+"""
+
+import base64
+import fnmatch
+import json
+import os
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from PIL import Image
+
+from fer_lib import notebooks as nb
+from fer_lib import paths
+
+FIGURES = {
+    # File name or pattern -> (section, caption). Sections list their figures in this order.
+    "ratio_curve": ("answer", "Accuracy against the ratio of generated to {origin} faces, with 95 % intervals"),
+    "ratio_recall": ("answer", "Recall of each expression, without and with generated faces"),
+    "generated_faces": ("generators", "Generated faces: one row a person, one column an expression"),
+    "generated_label_fidelity": ("generators", "Share of faces in which an independent judge sees the intended expression"),
+    "identity_gan_faces": ("generators", "People drawn by the first GAN"),
+    "expression_gan_faces": ("generators", "Expressions imposed by the second GAN; the first column is its input"),
+    "identity_gan_losses": ("generators", "Losses of the first GAN while it learned"),
+    "expression_gan_losses": ("generators", "How well labels are recognised while the second GAN learned"),
+    "explorer_sheet": ("generators", "Generated people with every expression"),
+    "classifier_learning": ("classifier", "Loss and accuracy of the classifier while it learned"),
+    "classifier_confusion_*": ("classifier", "What the classifier takes each expression for, test set {rest}"),
+    "parts": ("data", "Faces of the part that the GANs learn from"),
+}
+SOURCES = {
+    # Section -> what it needs from results/<profile>/, and the notebook that makes it.
+    "answer": (("summary.json", "ratio_study.csv"), "06_ratio_study"),
+    "generators": (("generators.json",), "04_generation"),
+    "classifier": (("classifier.csv",), "05_classifier"),
+    "data": (("parts.csv",), "01_data_prep"),
+}
+SHARES = {
+    "label_fidelity_share": "The judge's accuracy on generated faces ÷ on test faces",
+    "label_fidelity_filtered_share": "The same, without the least convincing faces",
+    "coverage_unfiltered_share": "Variety of unseen faces that generated ones meet ÷ that test faces meet",
+    "coverage_share": "The same, without the least convincing faces",
+    "identity_similarity_share": "Likeness of a face before and after ÷ of two pictures of one person",
+    "gan_train_share": "Accuracy after training on generated faces alone ÷ on as many {origin} ones",
+}
+
+
+def write(profile="demo", *, root=None, notebooks=paths.NOTEBOOKS):
+    """Write runs/<profile>/report.html from whatever is in results/<profile>/ and figures/<profile>/.
+
+    root : folder that holds runs/, results/ and figures/ (FER_OUTPUT, or the repository). notebooks : Path of
+    the folder with the notebooks, which the page links to.
+    Returns its Path. What is absent is named on the page, with the notebook that makes it.
+    """
+    root = Path(root or paths.output_root()).resolve()
+    target = root / "runs" / profile / "report.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(".report.html.partial")
+    partial.write_text(page(profile, root=root, notebooks=notebooks), encoding="utf-8")
+    os.replace(partial, target)
+    return target
+
+
+def page(profile, *, root, notebooks=paths.NOTEBOOKS):
+    """The page as str; arguments as in `write`, `root` as a Path."""
+    results, figures = root / "results" / profile, root / "figures" / profile
+    summary = _json(results / "summary.json")
+    origin = summary.get("trained_on", {}).get("real", "real")
+    generators, provenance = _json(results / "generators.json"), _json(results / "provenance.json")
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+                                     autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"signed": signed, "percent": percent, "words": words}
+    return environment.get_template("report.html").render(
+        profile=profile, origin=origin, summary=summary, verdicts=verdicts(summary, origin),
+        gains=gains(summary), span=span(gains(summary)), shares=shares(generators, origin), regions=regions(generators),
+        parts=_table(results / "parts.csv"), classifier=_table(results / "classifier.csv"),
+        study=_table(results / "ratio_study.csv"), sweeps=sweeps(results), provenance=provenance,
+        missing=missing(results), figures=sections(figures, origin),
+        notebooks=links(notebooks, root / "runs" / profile), newest=newest(provenance))
+
+
+def verdicts(summary, origin):
+    """One sentence per test set: what generated faces did to accuracy at the headline ratio."""
+    told = []
+    for name, test in summary.get("test_sets", {}).items():
+        gain, ratio = test["gain_points"], summary["headline_ratio"]
+        effect = "helped" if gain["low"] > 0 else "did harm" if gain["high"] < 0 else "neither help nor harm was shown"
+        told.append({"test_set": name, "n_test": test["n_test"], "effect": effect, "gain": gain,
+                     "relative": test["gain_relative"], "without": test["real_accuracy"]["estimate"],
+                     "text": f"{ratio:g} generated faces for each {origin} one",
+                     "bound": bound(test["upper_bound"])})
+    return told
+
+
+def bound(found):
+    """The point of no further gain, in words."""
+    if not found.get("identified"):
+        return "The point beyond which more does not help is not identified by this study."
+    return (f"More than {found['ratio']:.3g} generated faces for each one did not help further "
+            f"({found['low']:.3g} to {found['high']:.3g}).")
+
+
+def gains(summary):
+    """Rows of the table of gains: each ratio and each control of each test set."""
+    rows = []
+    for name, test in summary.get("test_sets", {}).items():
+        rows += [{"test_set": name, "what": f"mixed, ratio {row['ratio']:g}", **row} for row in test.get("by_ratio", [])]
+        for control, row in test.get("controls", {}).items():
+            if isinstance(row, dict) and "gain_points" in row:
+                ratio = f", ratio {row['ratio']:g}" if "ratio" in row else ""
+                rows.append({"test_set": name, "what": f"{words(control)}{ratio}", **row})
+    return rows
+
+
+def span(rows):
+    """The largest distance from 0 that an interval reaches, in points: what the small charts are scaled by."""
+    return max([1.0, *(abs(row["gain_points"][end]) for row in rows for end in ("low", "high", "estimate"))])
+
+
+def shares(generators, origin):
+    """Rows of the table on the generators: the shares of which 1 is as good as real (or rendered) faces."""
+    return [{"what": meaning.format(origin=origin), **generators[key]} for key, meaning in SHARES.items()
+            if "estimate" in (generators.get(key) or {})]
+
+
+def regions(generators):
+    """Rows of the table of errors per region: that of an imposed expression, and that of another true picture."""
+    truth = generators.get("region_error_share_of_truth") or {}
+    return [{"region": name, "truth": truth.get(name, {}).get("estimate"), **item}
+            for name, item in (generators.get("region_error_share") or {}).items()]
+
+
+def sweeps(results):
+    """{parameter: rows} of every sweep_<parameter>_summary.csv."""
+    found = sorted(results.glob("sweep_*_summary.csv"))
+    return {path.stem.removeprefix("sweep_").removesuffix("_summary"): pd.read_csv(path).to_dict("records")
+            for path in found}
+
+
+def missing(results):
+    """{section: one sentence on each result that is not there, and who makes it}."""
+    absent = {}
+    for section, (names, notebook) in SOURCES.items():
+        gone = [name for name in names if not (results / name).is_file()]
+        if gone:
+            verb = "are" if len(gone) > 1 else "is"
+            absent[section] = (f"{' and '.join(gone)} {verb} not in results/{results.name}/: notebook {notebook} makes "
+                               f"{'them' if len(gone) > 1 else 'it'}, with ",
+                               f"python run_all.py --profile {results.name} --to {notebook[:2]}")
+    return absent
+
+
+def sections(folder, origin):
+    """{section: list of figures}; each figure with its picture as a data URL, its caption and its alt text."""
+    found, left = {}, {path.stem: path for path in sorted(folder.glob("*.png"))}
+    for pattern, (section, caption) in [*FIGURES.items(), ("*", ("data", "{rest}"))]:
+        for name in fnmatch.filter(list(left), pattern):
+            rest = words(name.removeprefix(pattern.rstrip("*")))
+            found.setdefault(section, []).append(figure(left.pop(name), caption.format(origin=origin, rest=rest)))
+    return found
+
+
+def figure(path, caption):
+    """A figure of a page, from the smaller of path.png and path.svg; its alt text is the one kept in the PNG."""
+    vector = path.with_suffix(".svg")
+    smaller = vector if vector.is_file() and vector.stat().st_size <= path.stat().st_size else path
+    with Image.open(path) as picture:
+        alt, size = picture.info.get("Description") or caption, picture.size
+    kind = "svg+xml" if smaller.suffix == ".svg" else "png"
+    data = base64.b64encode(smaller.read_bytes()).decode()
+    return {"source": f"data:image/{kind};base64,{data}", "caption": caption, "alt": alt, "width": size[0] // 2,
+            "height": size[1] // 2, "wide": size[0] > 1.4 * size[1]}
+
+
+def links(notebooks, runs):
+    """The notebooks, each with its question and a relative link to the executed copy, or else to its source."""
+    found = []
+    for path in sorted(Path(notebooks).glob("[0-9][0-9]_*.ipynb")):
+        executed = runs / "notebooks" / path.name
+        target = executed if executed.is_file() else path
+        found.append({"name": path.stem, "question": nb.cell_title(nb.read_cells(path)[:1], 0),
+                      "executed": executed.is_file(), "href": Path(os.path.relpath(target, runs)).as_posix()})
+    return found
+
+
+def newest(provenance):
+    """The note of provenance.json that was written last, or an empty one."""
+    return max(provenance.values(), key=lambda note: note["finished"], default={})
+
+
+def signed(value, digits=1):
+    """+2.3 or −0.6, with a true minus sign."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def percent(fraction):
+    """A relative gain as `+5.8 %`."""
+    return f"{signed(100 * fraction)}\N{NO-BREAK SPACE}%"
+
+
+def words(name):
+    """A column's or a file's name for people."""
+    return str(name).replace("_", " ")
+
+
+def _json(path):
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _table(path):
+    """{"columns", "rows"} of a CSV with fractions rounded, or None."""
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    return {"columns": list(table.columns), "rows": [[f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+                                                      for cell in row] for row in table.astype(object).to_numpy()]}

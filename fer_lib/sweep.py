@@ -88,8 +88,8 @@ def plan(name, values, *, force=False, **choice):
     """What `run` would do with the same arguments, without doing it. Returns list of batch.Outlook."""
     found = select(name, values, **choice)
     outlooks = batch.plan_steps(found.shared, force=force)
-    for steps in found.own:
-        outlooks += batch.plan_steps(steps, force=force)
+    for steps in found.own:  # each may wait for what the shared steps make
+        outlooks += batch.plan_steps([*found.shared, *steps], force=force)[len(found.shared):]
     return outlooks
 
 

@@ -1,7 +1,9 @@
 """Laws of run_all.py, on two throw-away notebooks: the second reads what the first publishes."""
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,10 +11,13 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
+from rich.console import Console
 
 import run_all
-from fer_lib import batch
+from fer_lib import batch, notebooks
+from fer_lib.errors import FerError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARAMETERS = 'profile: str = "demo"   # which profile\nratio: float = 1.0   # generated / real\n'
@@ -270,3 +275,136 @@ def test_an_interrupted_run_says_so_and_can_go_on(project):
     assert process.returncode == 130 and err.startswith("Interrupted") and err.count("\n") == 1, err
     assert "01_first             ran" in out and not running.exists()
     assert project.plan()["01_first"] == "is current"
+
+
+TABLE = ("import pandas as pd\nmade = float((value.path / 'value.txt').read_text())\n"
+         "ws.save_table(pd.DataFrame({'made': [made], 'text': [text]}), 'numbers')\nws.finish()")
+
+
+def test_a_dry_run_tells_the_change_and_how_long_it_took(finished):
+    assert re.search(r"would run, up to \d.*parameters changed: ratio 1.0 -> 2.0",
+                     finished.plan("--set", "ratio=2")["01_first"])
+    assert re.match(r"would run, about \d", finished.plan("--force")["01_first"])
+    assert "up to" in finished.plan("--set", "ratio=2")["together"]
+    (finished.output / "runs" / "demo" / "steps" / "seconds.json").unlink()
+    assert finished.plan("--set", "ratio=2")["01_first"].startswith("would run, time unknown: ")
+
+
+def test_the_changed_module_is_named(finished, monkeypatch):
+    real = batch.runs.code_parts
+    monkeypatch.setattr(batch.runs, "code_parts", lambda modules: real(modules) | {"fer_lib.new": "1"})
+    monkeypatch.setattr(batch.runs, "code_fingerprint", lambda modules: "changed")
+    assert "fer_lib changed: new" in finished.plan()["01_first"]
+
+
+def test_the_closing_table_says_what_ran_and_what_it_wrote(finished):
+    _, out, _ = finished.main("--set", "text=b")
+    rows = {line.split()[0]: line.split() for line in out.split(" step ")[1].splitlines()[1:]}
+    assert rows["01_first"] == ["01_first", "–", "cached", "value,", "first.json"]
+    assert rows["02_second"][3] == "ran"
+
+
+def test_the_closing_table_names_the_cell_that_failed(project):
+    project.change("01_first", FIRST | {"## Make it": "1 / 0"})
+    _, out, _ = project.main()
+    assert re.search(r'01_first +[\d.]+ s +failed +at "Make it"', out) and "02_second" not in out
+
+
+def test_python_users_get_the_same(finished):
+    where = {"output": finished.output, "notebooks": finished.notebooks, "params": finished.params}
+    assert [outcome.state for outcome in batch.run(**where)] == ["current", "current"]
+    (planned,) = batch.plan(set={"text": "b"}, only=[2], **where)
+    assert planned.step.name == "02_second" and [reason.renews for reason in planned.why] == [True]
+    with pytest.raises(FerError, match="did you mean `ratio`"):
+        batch.run(set={"rato": 2}, **where)
+    with pytest.raises(FerError, match="ratio must be float"):
+        batch.run(set={"ratio": "2"}, **where)
+
+
+@pytest.fixture
+def sweeping(project):
+    """A project whose second notebook writes a table, and whose first has run."""
+    project.change("02_second", SECOND | {"## Save": TABLE})
+    assert project.main()[0] == 0
+    return project
+
+
+def test_a_sweep_joins_the_tables_and_leaves_the_profile_as_it_was(sweeping):
+    results = sweeping.output / "results" / "demo"
+    before = (results / "numbers.csv").read_bytes(), (results / "first.json").read_bytes()
+    code, out, err = sweeping.main("--sweep", "ratio=2,3")
+    assert code == 0 and "sweep_ratio_numbers.csv" in out, err
+    joined = pd.read_csv(results / "sweep_ratio_numbers.csv")
+    assert list(joined.columns) == ["ratio", "made", "text"]
+    assert (joined["ratio"] == joined["made"]).all() and list(joined["made"]) == [2, 3]
+    assert ((results / "numbers.csv").read_bytes(), (results / "first.json").read_bytes()) == before
+    assert set(sweeping.plan().values()) == {"is current"}
+    note = json.loads((results / "provenance.json").read_text())["sweep_ratio"]
+    assert note["files"] == ["sweep_ratio_numbers.csv"] and note["values"] == [2.0, 3.0] and note["versions"]
+    code, out, _ = sweeping.main("--sweep", "ratio=2,3")
+    assert code == 0 and "nothing was repeated" in out
+
+
+def test_a_sweep_runs_once_what_does_not_depend_on_it(sweeping):
+    code, out, err = sweeping.main("--sweep", "text=b,c", "--set", "ratio=4")
+    assert code == 0, err
+    assert len(re.findall(r"01_first +ran in", out)) == 1 and len(re.findall(r"text=[bc] 02_second ran in", out)) == 2
+    joined = pd.read_csv(sweeping.output / "results" / "demo" / "sweep_text_numbers.csv")
+    assert list(joined["text"]) == ["b", "c"] and set(joined["made"]) == {4}
+
+
+def test_a_value_that_fails_is_named_and_those_before_are_kept(sweeping):
+    sweeping.change("02_second", SECOND | {"## Save": "assert text != 'c'\n" + TABLE})
+    code, _, err = sweeping.main("--sweep", "text=b,c")
+    assert code == 1 and "text=c 02_second failed" in err and err.count("\n") == 1
+    plan = sweeping.main("--sweep", "text=b,c", "--dry-run")[1]
+    assert re.search(r"text=b 02_second +is current", plan) and re.search(r"text=c 02_second +would run", plan)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--sweep", "rati=1,2"], ["rati", "did you mean `ratio`?"]),
+    (["--sweep", "ratio=1,much"], ["ratio must be float", "much"]),
+    (["--sweep", "ratio=1,1.0"], ["each of them once"]),
+    (["--sweep", "ratio"], ["--sweep n_real=60,120"]),
+    (["--sweep", "profile=a,b"], ["--sweep"]),
+    (["--sweep", "text=b", "--only", "1"], ["none of the chosen steps depends", "02_second"]),
+    (["--sweep", "ratio=1", "--publish"], ["--publish", "--sweep"]),
+    (["--set", "ratio"], ["--set ratio=1.0"]),
+])
+def test_a_bad_sweep_is_one_sentence_and_nothing_starts(project, arguments, words):
+    test_bad_input_is_one_sentence_and_nothing_starts(project, arguments, words)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_live_line_is_one_line_however_wide_the_terminal(project, width):
+    step = batch.select(output=project.output, notebooks=project.notebooks, params=project.params).chosen[0]
+    progress = notebooks.Progress()
+    progress.enter("Train " * 20, 3, 10)
+    progress.write("step 50 of 200, 61 images/s, 2.5 min left: loss 1\n")
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    console.print(run_all.live_line(batch.Outlook(step, [], seconds=10.0), progress, 30.0))
+    (line,) = console.file.getvalue().splitlines()
+    assert len(line) <= width and "01_first" in line and "2.5 min left" in line
+
+
+def test_progress_is_the_share_of_cells_and_of_what_the_cell_counts():
+    progress, shares = notebooks.Progress(), []
+    for cell in range(4):
+        progress.enter("Train", cell, 4)
+        shares.append(progress.share())
+        for n in (1, 5, 10):
+            progress.write(f"epoch {n} of 10, loss 0.3\n")
+            shares.append(progress.share())
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
+    assert progress.seconds_left() is None
+    progress.write("cell 3 of 15 (26 s; about 2 min left)\n")
+    assert 119 < progress.seconds_left() <= 120
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.44, "0.4 s"), (12, "12 s"), (210, "3.5 min"), (7200, "2.0 h")])
+def test_times_are_told_in_the_unit_that_people_use(seconds, text):
+    assert run_all.duration(seconds) == text
+
+
+def test_completion_offers_the_names_that_begin_so():
+    assert "n_real=" in run_all.complete_setting("n_r") and "profile=" not in run_all.complete_setting("p")

@@ -1,0 +1,133 @@
+"""Laws of the report: complete, offline, and honest about what is absent."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+import run_all
+from fer_lib import report, runs
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FINISHED = sorted(path.parent.name for path in (REPOSITORY / "results").glob("*/summary.json"))
+
+
+class Elements(HTMLParser):
+    """All start tags of a page with their attributes, its text, and what was left open."""
+
+    VOID = ("meta", "img", "line", "circle", "br")
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with a copy of the committed results and figures."""
+    for part in ("results", "figures"):
+        shutil.copytree(REPOSITORY / part, tmp_path / part)
+    return tmp_path
+
+
+def page_of(project, profile="demo"):
+    return report.write(profile, root=project).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("profile", FINISHED)
+def test_the_page_loads_nothing_and_runs_nothing(project, profile):
+    page = page_of(project, profile)
+    elements = Elements(page)
+    assert not elements.open and not re.search(r"<(script|link|iframe|object)\b|\bon\w+=|@import|url\(", page)
+    sources = [attributes["src"] for attributes in elements.all("img")]
+    assert sources and all(source.startswith("data:image/") for source in sources)
+    assert "http://" not in page and "https://" not in page and str(project) not in page
+
+
+@pytest.mark.parametrize("profile", FINISHED)
+def test_every_figure_is_there_once_with_words_for_those_who_do_not_see_it(project, profile):
+    images = Elements(page_of(project, profile)).all("img")
+    assert len(images) == len(list((project / "figures" / profile).glob("*.png")))
+    assert all(len(image["alt"]) > 20 for image in images)
+
+
+def test_the_words_kept_in_a_figure_are_its_alt_text(project, monkeypatch):
+    monkeypatch.setenv("FER_OUTPUT", str(project))
+    workspace = runs.open_workspace("demo", step="06_ratio_study")
+    workspace.save_figure(plt.figure(figsize=(1, 1)), "ratio_curve", alt="No gain\n  at \"any\" ratio")
+    assert "No gain at \"any\" ratio" in [image["alt"] for image in Elements(page_of(project)).all("img")]
+
+
+def test_every_link_leads_somewhere(project):
+    shutil.copytree(REPOSITORY / "notebooks", project / "runs" / "demo" / "notebooks")
+    target = report.write("demo", root=project)
+    hrefs = [attributes["href"] for attributes in Elements(target.read_text(encoding="utf-8")).all("a")]
+    ids = {attributes.get("id") for _, attributes in Elements(target.read_text(encoding="utf-8")).tags}
+    assert len(hrefs) > 7
+    assert all(href[1:] in ids if href.startswith("#") else (target.parent / href).is_file() for href in hrefs)
+
+
+@pytest.mark.parametrize(("name", "notebook"), [("summary.json", "06_ratio_study"), ("parts.csv", "01_data_prep"),
+                                                ("generators.json", "04_generation"),
+                                                ("classifier.csv", "05_classifier")])
+def test_what_is_absent_is_named_with_the_notebook_that_makes_it(project, name, notebook):
+    assert "not in results" not in page_of(project)
+    (project / "results" / "demo" / name).unlink()
+    text = Elements(page_of(project)).text
+    assert f"{name} is not in results/demo/: notebook {notebook} makes it" in text
+
+
+def test_a_profile_that_never_ran_has_a_page_that_says_so(tmp_path):
+    text = Elements(page_of(tmp_path, "smoke")).text
+    assert text.count("not in results/smoke/") == 5 and "--profile smoke --to 06" in text
+
+
+@pytest.mark.parametrize(("low", "high", "words"), [(0.5, 3, "helped"), (-3, -0.5, "did harm"),
+                                                    (-1, 2, "neither help nor harm was shown")])
+def test_the_verdict_follows_the_interval(project, low, high, words):
+    summary = json.loads((project / "results" / "demo" / "summary.json").read_text())
+    for test in summary["test_sets"].values():
+        test["gain_points"] = {"estimate": (low + high) / 2, "low": low, "high": high}
+    assert {verdict["effect"] for verdict in report.verdicts(summary, "real")} == {words}
+
+
+def test_numbers_on_the_page_are_those_of_the_results(project):
+    summary = json.loads((project / "results" / "demo" / "summary.json").read_text())
+    text = Elements(page_of(project)).text
+    for test in summary["test_sets"].values():
+        gain = {end: report.signed(value) for end, value in test["gain_points"].items()}
+        assert f"{gain['estimate']} points" in text and f"({gain['low']} to {gain['high']})" in text
+
+
+def test_text_from_files_is_text_on_the_page(project):
+    (project / "results" / "demo" / "parts.csv").write_text("part,images\n<script>x</script>,1\n", encoding="utf-8")
+    page = page_of(project)
+    assert "<script" not in page and "<script>x</script>" in Elements(page).text
+
+
+def test_the_command_writes_the_page_and_says_where(project, capsys):
+    assert run_all.main(["--report", "--output", str(project)]) == 0
+    path = Path(capsys.readouterr().out.strip().removeprefix("Wrote "))
+    assert path.is_file() and path.name == "report.html"
