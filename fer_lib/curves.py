@@ -79,7 +79,7 @@ def _turning_fit(ratios, curves, *, falling, n_knots=200):
     rows = np.arange(len(curves))
     up, down = np.broadcast_to(up, explained.shape)[rows, best], np.broadcast_to(down, explained.shape)[rows, best]
     return {"knot": knots[best], "explained": explained[rows, best], "rise": up * (knots[best] - ratios[0]),
-            "beyond": -down * (ratios[-1] - knots[best])}
+            "beyond": 0 - down * (ratios[-1] - knots[best])}
 
 
 def _one_slope(curves, ramp):

@@ -298,3 +298,294 @@ def _recall_panel(axis, rows, origin):
                       elinewidth=0.9, label=label)
     _mark_chance(axis)
     axis.set_xticks(range(len(EXPRESSIONS)), EXPRESSIONS, rotation=35, ha="right", rotation_mode="anchor")
+
+
+# ---- the answer with its controls ----------------------------------------------------------------------
+
+# Colour, marker, line of the further arms; those that bound the answer, external and augmented, stand out.
+ARM_STYLES = {**ARMS, "real_long": ("0.25", "o", "--"), "oversampled": (PALETTE[5], "v", "-"),
+              "augmented": (PALETTE[2], "D", "-."), "noise": (PALETTE[9], "X", ":"),
+              "mixed_filtered": (PALETTE[4], "P", "-"), "mixed_augmented": ("#332288", "p", "-"),
+              "external": (PALETTE[3], "*", "-.")}
+CURVE_TICKS = (0, 1, 2, 3, 5, 7, 10)  # of a square-root axis at column width
+
+
+def arm_title(arm, origin="real"):
+    """What a figure of all arms calls one; as `arm_name`, with the controls."""
+    titles = {"real_long": f"{origin} only, equal updates", "oversampled": f"{origin}, repeated",
+              "augmented": f"{origin}, augmented", "noise": f"{origin} + noise images",
+              "mixed_filtered": f"{origin} + generated, filtered",
+              "mixed_augmented": f"{origin} + generated, augmented", "external": f"{origin} + GANs' own faces"}
+    return titles.get(arm, arm_name(arm, origin))
+
+
+def _style(arm, position=0):
+    return ARM_STYLES.get(arm, (PALETTE[position % 10], "<>hd"[position % 4], ":"))
+
+
+def _reach(rows):
+    """Lengths of error bars below and above, [2, n], of a table with estimate (or accuracy), low and high."""
+    value = rows["estimate"] if "estimate" in rows else rows["accuracy"]
+    return np.nan_to_num(np.maximum([value - rows["low"], rows["high"] - value], 0))
+
+
+def arms_curve(means, *, bounds=None, origin="real", baseline="real_long",
+               interval="95 % interval over seeds and test subjects"):
+    """The answer: accuracy against ratio, and beside it the arms that have one ratio only; a row per test set.
+
+    means : DataFrame as statistics.accuracy_intervals returns it (fractions).
+    bounds : dict test set -> dict as statistics.upper_bound returns it; marked where identified.
+    origin : "real" or "rendered". baseline : the arm drawn as a line with a band, `real` where it is absent.
+    """
+    tests = list(dict.fromkeys(means["test_set"]))
+    base = baseline if (means["arm"] == baseline).any() else "real"
+    single = _single_arms(means, base)
+    columns, width = (2, PAGE) if single else (1, COLUMN * 1.2)
+    with _figure(width, 2.5 * len(tests) + 0.5, len(tests), columns, sharex="col") as (figure, axes):
+        for row, test in zip(axes, tests, strict=True):
+            panel = means[means["test_set"] == test]
+            _baseline_band(row, panel[panel["arm"] == base].iloc[-1], base, origin)
+            _curves(row[0], panel[~panel["arm"].isin([*single, base, "real"])], origin)
+            note = _mark_bound(row[0], (bounds or {}).get(test))
+            row[0].set(title=f"test set: {test}{note}", ylabel="accuracy (fraction of test images)")
+            if single:
+                _single_points(row[1], panel[panel["arm"].isin(single)], origin)
+        axes[-1, 0].set_xlabel(f"ratio (generated / {origin}), square-root scale")
+        if single:
+            axes[-1, 1].set_xlabel("accuracy (fraction of test images)")
+        _shared_legend(figure, axes[:, 0], f"trained on … (bars and band: {interval})")
+    return figure
+
+
+def _single_arms(means, base):
+    """Arms other than the baseline that were trained at one ratio only; not `real`, where that is the baseline."""
+    counts = means.groupby("arm", sort=False)["ratio"].nunique()
+    return [arm for arm, count in counts.items() if count == 1 and arm != base]
+
+
+def _baseline_band(axes, row, arm, origin):
+    """Accuracy of the baseline with its interval: across the curves, and upright where arms stand in rows."""
+    colour, _, line = _style(arm)
+    for axis, draw_line, draw_span in zip(axes, ("axhline", "axvline"), ("axhspan", "axvspan"), strict=False):
+        getattr(axis, draw_line)(row["accuracy"], color=colour, linestyle=line, linewidth=1,
+                                 label=arm_title(arm, origin), zorder=1)
+        getattr(axis, draw_span)(row["low"], row["high"], color=colour, alpha=0.13, linewidth=0, zorder=0)
+
+
+def _curves(axis, rows, origin):
+    """Arms with several ratios, with bars dodged so that they do not hide each other."""
+    axis.set_xscale("function", functions=(lambda r: np.sqrt(np.maximum(r, 0)), np.square))
+    arms = list(dict.fromkeys(rows["arm"]))
+    for position, arm in enumerate(arms):
+        part, (colour, marker, line) = rows[rows["arm"] == arm].sort_values("ratio"), _style(arm, position)
+        shift = 0.03 * (position - (len(arms) - 1) / 2)
+        axis.errorbar((np.sqrt(part["ratio"]) + shift).clip(lower=0) ** 2, part["accuracy"], yerr=_reach(part),
+                      color=colour, marker=marker, linestyle=line, elinewidth=0.9, zorder=3,
+                      label=arm_title(arm, origin))
+    largest = rows["ratio"].max() if len(rows) else 1
+    axis.set_xticks([tick for tick in CURVE_TICKS if tick <= largest])
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlim(0, 1.06 * largest)
+
+
+def _single_points(axis, rows, origin):
+    """One arm a line, the best on top."""
+    rows = rows.sort_values("accuracy").reset_index(drop=True)
+    for position, row in rows.iterrows():
+        colour, marker, _ = _style(row["arm"], position)
+        axis.errorbar(row["accuracy"], position, xerr=_reach(row).reshape(2, 1), color=colour, marker=marker,
+                      markersize=7 if marker == "*" else 4.5, elinewidth=0.9, zorder=3)
+    axis.set_yticks(range(len(rows)), [_with_ratio(row, origin) for _, row in rows.iterrows()])
+    axis.set(title="arms at one ratio (in brackets)", ylim=(-0.6, max(len(rows), 1) - 0.4))
+    axis.tick_params(axis="y", length=0)
+
+
+def _with_ratio(entry, origin):
+    return arm_title(entry["arm"], origin) + (f" ({entry['ratio']:g})" if entry["ratio"] else "")
+
+
+def _unique_handles(axis):
+    entries = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    return list(entries.values()), list(entries)
+
+
+def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interval over seeds and test subjects"):
+    """Gains of all arms over one baseline, with the contrast declared beforehand on top.
+
+    contrasts : list of dicts as summary's main_contrast and the values of its contrasts; the first is the main one.
+    origin : "real" or "rendered".
+    """
+    entries = [contrasts[0], *sorted(contrasts[1:], key=lambda entry: -entry["gain_points"]["estimate"])]
+    heights = [-n - 0.35 * (n > 0) for n in range(len(entries))]
+    with _figure(COLUMN * 1.35, 0.24 * len(entries) + 0.85) as (figure, [[axis]]):
+        for entry, height in zip(entries, heights, strict=True):
+            _forest_row(axis, entry, height, main=height == 0)
+        axis.axvline(0, color="0.3", linewidth=0.8)
+        axis.axhline(-0.7, color="0.7", linewidth=0.6, linestyle=":")
+        axis.set_yticks(heights, [_with_ratio(entry, origin) for entry in entries])
+        axis.get_yticklabels()[0].set_weight("bold")
+        axis.set(xlabel=f"gain over {arm_title(entries[0]['baseline'], origin)}\n(percentage points; {interval})",
+                 title=title, ylim=(heights[-1] - 0.5, 0.55))
+        axis.tick_params(axis="y", length=0)
+    return figure
+
+
+def _forest_row(axis, entry, height, *, main):
+    colour, marker, _ = _style(entry["arm"])
+    gain = entry["gain_points"]
+    axis.errorbar(gain["estimate"], height, xerr=_reach_of(gain), color=colour, marker=marker, linestyle="",
+                  markersize=7 if main or marker == "*" else 4.5, elinewidth=2 if main else 1)
+    axis.annotate(f"{gain['estimate']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})", (1.02, height),
+                  xycoords=("axes fraction", "data"), va="center", fontsize=6.5, annotation_clip=False,
+                  weight="bold" if main else "normal")
+
+
+def _reach_of(estimate):
+    value = estimate["estimate"]
+    return [[max(value - estimate["low"], 0)], [max(estimate["high"] - value, 0)]]
+
+
+def worth_curve(worth, *, origin="real"):
+    """The learning curve of real images alone, and how many of them give what the mixed run gives.
+
+    worth : dict as statistics.worth returns it. origin : "real" or "rendered".
+    """
+    curve, equivalent = worth["curve"], worth["equivalent"]
+    sizes, accuracy = np.array(curve["sizes"]), worth["accuracy"]
+    n = np.geomspace(sizes[0], sizes[-1], 200)
+    n_generated = worth["ratio"] * worth["n_real"]
+    with _figure(COLUMN * 1.25, 2.7) as (figure, [[axis]]):
+        (grey, dot, _), (blue, square, _) = _style("real"), _style("mixed")
+        axis.plot(n, curve["a"] - curve["b"] * n ** -curve["c"], color=grey, label="power law, fitted")
+        values = np.array([curve[name] for name in ("accuracies", "low", "high")])
+        axis.errorbar(sizes, values[0], yerr=np.maximum([values[0] - values[1], values[2] - values[0]], 0), color=grey,
+                      marker=dot, linestyle="", elinewidth=0.9, label=arm_title(worth["baseline"], origin))
+        axis.errorbar(worth["n_real"], accuracy["estimate"], yerr=_reach_of(accuracy), color=blue, marker=square,
+                      linestyle="", markersize=6, label=f"{worth['n_real']} {origin} + {n_generated:g} generated", zorder=4)
+        axis.axvspan(equivalent["low"], equivalent["high"], color=blue, alpha=0.13, linewidth=0, zorder=0)
+        axis.plot([worth["n_real"], equivalent["estimate"], equivalent["estimate"]],
+                  [accuracy["estimate"], accuracy["estimate"], 0], color=blue, linewidth=0.9, linestyle="--", zorder=2)
+        axis.set_xscale("log")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.minorticks_off()
+        low, high = min(values[1].min(), accuracy["low"]), max(values[2].max(), accuracy["high"])
+        axis.set(xlabel=f"{origin} training images (log scale)", ylabel="accuracy (fraction of test images)",
+                 title=_worth_sentence(worth, origin), ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
+        axis.legend(loc="lower right")
+    return figure
+
+
+def _worth_sentence(worth, origin):
+    low, high = worth["low"], worth["high"]
+    if worth["identified"]:
+        return f"one generated face is worth {worth['estimate']:.2f} {origin} ones\n({low:.2f} to {high:.2f})"
+    ends = (f"at least {low:.2f} " if low is not None else "") + (f"at most {high:.2f} " if high is not None else "")
+    ends = ends or f"anything from {worth['range'][0]:.2f} to {worth['range'][1]:.2f} and beyond "
+    return f"one generated face: {ends}{origin} ones\n(the rest lies beyond the sizes measured)"
+
+
+SOURCES = {"split": "split", "generator": "generated\nfaces", "train": "initialisation\nand order",
+           "images": "test\nimages", "all": "split, faces and\ntraining together"}
+
+
+def variance_bars(splits):
+    """Which source of chance spreads the accuracy how much: standard deviations, one colour per study.
+
+    splits : dict label -> dict as statistics.variance_split returns it.
+    """
+    width = 0.8 / len(splits)
+    with _figure(COLUMN * 1.4, 2.4) as (figure, [[axis]]):
+        for number, (label, split) in enumerate(splits.items()):
+            look = {"color": PALETTE[(0, 1, 2, 7)[number % 4]], "hatch": ("", "///", "...", "xx")[number % 4],
+                    "edgecolor": "white", "width": width * 0.9, "error_kw": {"elinewidth": 0.9}}
+            for position, name in enumerate(SOURCES):
+                middle = position + width * (number - (len(splits) - 1) / 2)
+                _variance_bar(axis, split["components"][name], middle, label if name == "all" else None, look)
+        axis.set_xticks(range(len(SOURCES)), SOURCES.values(), fontsize=6.5)
+        axis.axvline(len(SOURCES) - 1.5, color="0.8", linewidth=0.7)
+        axis.set(ylabel="standard deviation\n(percentage points)", xlim=(-0.6, len(SOURCES) - 0.4))
+        axis.set_ylim(bottom=0)
+        if len(splits) > 1:
+            figure.legend(*_unique_handles(axis), loc="outside upper center", ncols=len(splits))
+    return figure
+
+
+def _variance_bar(axis, component, middle, label, look):
+    if component["identified"]:
+        sd = component["sd_points"]
+        axis.bar(middle, sd["estimate"], yerr=_reach_of(sd), label=label, **look)
+    else:
+        axis.annotate("not identified", (middle, 0), xytext=(0, 3), textcoords="offset points", ha="center",
+                      rotation=90, fontsize=6.5, color="0.35")
+
+
+def confusion_change(found, *, labels=EXPRESSIONS, title=""):
+    """How confusions change; a change whose interval excludes 0 is bold and framed.
+
+    found : dict of [n, n] as statistics.confusion_change returns it (percentage points). labels : n names.
+    """
+    change = np.asarray(found["change"])
+    limit = max(5, np.nanmax(np.abs(change)))
+    clear = (np.asarray(found["low"]) > 0) | (np.asarray(found["high"]) < 0)
+    with _figure(COLUMN, COLUMN * 0.86) as (figure, [[axis]]):
+        sns.heatmap(change, vmin=-limit, vmax=limit, cmap="PuOr_r", square=True, annot=True, fmt="+.0f", ax=axis,
+                    annot_kws={"size": 7}, linewidths=0.5, yticklabels=labels,
+                    cbar_kws={"label": "change (points of the true class)", "shrink": 0.8})
+        for row, column in np.argwhere(clear):
+            axis.add_patch(mpl.patches.Rectangle((column, row), 1, 1, fill=False, edgecolor="0.1", linewidth=1.1))
+        for text, bold in zip(axis.texts, clear[np.isfinite(change)], strict=True):
+            text.set_weight("bold" if bold else "normal")
+        axis.set(xlabel="predicted", ylabel="true", title=title or "framed: interval excludes 0")
+        axis.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
+        axis.tick_params(axis="x", length=0)
+        axis.tick_params(axis="y", rotation=0, length=0)
+    return figure
+
+
+def calibration(arms, *, origin="real"):
+    """How often a classifier is right when it is so and so sure: reliability of a few arms.
+
+    arms : dict arm -> dict as statistics.calibration returns it; at most about four.
+    origin : "real" or "rendered".
+    """
+    with _figure(COLUMN * 1.2, 3.2) as (figure, [[axis]]):
+        axis.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":", label="as right as sure")
+        for position, (arm, found) in enumerate(arms.items()):
+            colour, marker, line = _style(arm, position)
+            bins = found["bins"]
+            axis.errorbar(bins["confidence"] + 0.008 * (position - (len(arms) - 1) / 2), bins["accuracy"],
+                          yerr=_reach(bins), color=colour, marker=marker, linestyle=line, elinewidth=0.8,
+                          label=f"{arm_title(arm, origin)}\n(ECE {found['ece']['estimate']:.2f}, Brier "
+                                f"{found['brier']['estimate']:.2f})")
+        axis.set(xlabel="confidence (largest probability)", ylabel="accuracy (fraction of predictions)",
+                 xlim=(1 / len(EXPRESSIONS), 1.02), ylim=(0, 1))
+        figure.legend(*_unique_handles(axis), loc="outside upper center", ncols=2)
+    return figure
+
+
+def intensity_curve(table, *, slopes=None, origin="rendered"):
+    """Accuracy for faint to strong expressions, whose intensity is known.
+
+    table : DataFrame as statistics.accuracy_by_intensity returns it; at most about four arms.
+    slopes : dict arm -> dict as statistics.intensity_slope returns it, for the legend, or None.
+    origin : what the non-generated training images are.
+    """
+    arms = list(dict.fromkeys(table["arm"]))
+    gap = 0.006 * (table["intensity"].max() - table["intensity"].min() + 0.1)
+    with _figure(COLUMN * 1.2, 2.4 + 0.14 * len(arms)) as (figure, [[axis]]):
+        for position, arm in enumerate(arms):
+            rows, (colour, marker, line) = table[table["arm"] == arm], _style(arm, position)
+            axis.errorbar(rows["intensity"] + gap * (position - (len(arms) - 1) / 2), rows["accuracy"],
+                          yerr=_reach(rows), color=colour, marker=marker, linestyle=line, elinewidth=0.9,
+                          label=arm_title(arm, origin) + _slope_note((slopes or {}).get(arm)))
+        _mark_chance(axis)
+        axis.set(xlabel="intensity of the expression (1: full)", ylabel="accuracy (fraction of test images)")
+        axis.set_ylim(bottom=0)
+        figure.legend(*_unique_handles(axis), loc="outside upper center")
+    return figure
+
+
+def _slope_note(slope):
+    if slope is None:
+        return ""
+    return f": log-odds {slope['estimate']:+.2f} per 0.1 ({slope['low']:+.2f} to {slope['high']:+.2f})"
