@@ -1,9 +1,10 @@
 """Training and testing the classifier of the six expressions."""
 
+import copy
 import itertools
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ class Trained:
     history : DataFrame, one row per epoch: epoch (from 1), train_loss, validation_loss (nats per image),
         validation_accuracy (fraction).
     best_epoch : int, from 1. updates : int, optimiser steps in all epochs. seconds : float.
+    last_state : weights of the last epoch, which the authors tested.
     """
 
     model: PaperCNN
@@ -34,10 +36,17 @@ class Trained:
     best_epoch: int
     updates: int
     seconds: float
+    last_state: dict = field(default_factory=dict, repr=False)
+
+    def last_model(self):
+        """A copy of the classifier with the weights of the last epoch instead of the best."""
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.last_state)
+        return model.eval()
 
 
 def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, patience=5, steps_per_epoch=None,
-          device="auto", weights=None, augmented=False):
+          device="auto", weights=None, augmented=False, best_by="loss"):
     """Train the paper's CNN, stopping early on the validation loss.
 
     As the authors did: Adam at 1e-4, batches of 16, at most 50 epochs, patience 5, no augmentation.
@@ -54,6 +63,9 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         120 images and lr 1e-4, 3 of 5 seeds stopped before they had left the level of guessing. One number
         for all arms gives each the same patience and the same largest number of updates.
     weights : float [len(train)], factor on each image's loss, or None for 1 everywhere.
+    best_by : which epoch's weights are kept, that of the lowest validation "loss", as in the paper, or of the highest
+        validation "accuracy" (of equal ones the lowest loss). A network that has learned its few images by heart is
+        sure of its mistakes too, so its loss rises long before its accuracy falls.
     augmented : vary every training image anew each time it is seen, see classical.vary.
     Returns Trained.
     Raises FerError when a class has no image, another label than the six occurs, or sizes differ.
@@ -72,10 +84,30 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         history, best, updates = _fit(
             model, _on_device(train, device), _on_device(validation, device),
             _loss_weights(weights, len(train), device), vary=classical.vary if augmented else None,
-            lr=lr, max_epochs=max_epochs, patience=patience,
+            lr=lr, max_epochs=max_epochs, patience=patience, best_by=best_by,
             epochs=_epochs(len(train), batch_size, steps_per_epoch, torch.Generator().manual_seed(seed)))
+    last = copy.deepcopy(model.state_dict())
     model.load_state_dict(best["state"])
-    return Trained(model.eval(), history, best["epoch"], updates, time.perf_counter() - start)
+    return Trained(model.eval(), history, best["epoch"], updates, time.perf_counter() - start, last)
+
+
+def images_per_second(shape, *, updates=12, batch_size=16):
+    """How many images a second the paper's CNN trains on, in this process.
+
+    shape : (image size in pixels, channels, device name). The first third of the updates is not counted.
+    """
+    image_size, channels, device = shape
+    device = engine.device(device)
+    engine.keep_memory()
+    with seeded(0, device):
+        images = torch.randint(0, 256, (batch_size, channels, image_size, image_size), dtype=torch.uint8, device=device)
+        model = PaperCNN(image_size=image_size, channels=channels).to(device, memory_format=torch.channels_last)
+        data = images, torch.arange(batch_size, device=device) % len(EXPRESSIONS)
+        optimizer, weights = torch.optim.Adam(model.parameters(), fused=True), torch.ones(batch_size, device=device)
+        _train_epoch(model, optimizer, data, weights, [torch.arange(batch_size)] * (updates // 3), None)
+        start, counted = time.perf_counter(), updates - updates // 3
+        _train_epoch(model, optimizer, data, weights, [torch.arange(batch_size)] * counted, None)
+        return counted * batch_size / (time.perf_counter() - start)
 
 
 def _epochs(n, batch_size, steps, generator):
@@ -91,15 +123,15 @@ def _epochs(n, batch_size, steps, generator):
         yield list(itertools.islice(batches, steps))
 
 
-def _fit(model, train, validation, weights, *, vary, epochs, lr, max_epochs, patience):
-    """Train until the validation loss has not fallen for `patience` epochs.
+def _fit(model, train, validation, weights, *, vary, epochs, lr, max_epochs, patience, best_by):
+    """Train until no epoch has been the best one for `patience` epochs.
 
     train, validation : (images uint8 [n, C, H, W], codes int64 [n]) on the model's device.
     epochs : iterator over lists of batches of indices. vary : function of a batch in [0, 1], or None.
-    Returns (history DataFrame, {"epoch", "loss", "state"} of the best epoch, number of updates).
+    Returns (history DataFrame, {"epoch", "score", "state"} of the best epoch, number of updates).
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, eps=1e-7, fused=True)
-    best, rows, updates = {"epoch": 0, "loss": float("inf")}, [], 0
+    best, rows, updates = {"epoch": 0, "score": (float("inf"),)}, [], 0
     for epoch, batches in enumerate(itertools.islice(epochs, max_epochs), start=1):
         train_loss = _train_epoch(model, optimizer, train, weights, batches, vary)
         updates += len(batches)
@@ -107,9 +139,10 @@ def _fit(model, train, validation, weights, *, vary, epochs, lr, max_epochs, pat
         if not np.isfinite(loss):
             raise FerError(f"The validation loss became {loss} in epoch {epoch}: use a lower lr than {lr}.")
         rows.append((epoch, train_loss, loss, accuracy))
-        if loss < best["loss"]:
+        score = (loss,) if best_by == "loss" else (-accuracy, loss)
+        if score < best["score"]:
             state = {name: value.clone() for name, value in model.state_dict().items()}
-            best = {"epoch": epoch, "loss": loss, "state": state}
+            best = {"epoch": epoch, "score": score, "state": state}
         if epoch - best["epoch"] >= patience:
             break
     columns = ["epoch", "train_loss", "validation_loss", "validation_accuracy"]
@@ -139,16 +172,17 @@ def _validate(model, images, codes):
     return float(F.cross_entropy(logits, codes)), float((logits.argmax(1) == codes).float().mean())
 
 
-def predict(model, faces):
+def predict(model, faces, *, scaled=True):
     """Probabilities of the six expressions.
 
     model : a network that takes float [n, C, H, W] in [0, 1], such as PaperCNN; it runs where it is.
-    faces : Faces of the size the network was made for.
+    faces : Faces of the size the network was made for. scaled : False gives it pixels of 0..255 instead, as the
+        authors' test does.
     Returns float32 [len(faces), n_classes], rows summing to 1.
     """
     device = next(model.parameters()).device
     images, _ = _on_device(faces, device)
-    return _logits(model, images).softmax(1).cpu().numpy()
+    return _logits(model, images, factor=1 if scaled else 255).softmax(1).cpu().numpy()
 
 
 def evaluate(probabilities, faces):
@@ -225,7 +259,7 @@ def _scaled(images):
 
 
 @torch.no_grad()
-def _logits(model, images, *, batch_size=64):
+def _logits(model, images, *, batch_size=64, factor=1):
     """Logits float32 [n, n_classes] of uint8 images, without dropout; leaves the model in evaluation mode."""
     model.eval()
-    return torch.cat([model(_scaled(batch)) for batch in images.split(batch_size)])
+    return torch.cat([model(_scaled(batch) * factor) for batch in images.split(batch_size)])

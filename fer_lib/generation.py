@@ -156,18 +156,23 @@ def identities_needed(largest_ratio, n_real):
     return max(1, math.ceil(largest_ratio * n_real / len(EXPRESSIONS)))
 
 
-def make_bank(identity_folder, expression_folder, folder, *, n_identities, seeds, truncation, intensity=1.0,
-              device="auto"):
-    """Write into `folder` the faces that a study draws from: `n_identities` people for each of `seeds`.
+def make_bank(identity_folder, expression_folder, folder, *, wanted, device="auto"):
+    """Write into `folder` the faces that a study draws from.
 
-    identity_folder, expression_folder : where the two generator.safetensors lie. Other arguments: see `generate`.
+    identity_folder, expression_folder : where the two generator.safetensors lie. wanted : list of dicts n_identities,
+        seed, truncation and intensity, see `generate`; those to be judged first, see `standard`.
     """
     device = engine.device(device)
     gans = [load_generator(Path(path) / "generator.safetensors", device=device)
             for path in (identity_folder, expression_folder)]
     parts = []
-    for seed in seeds:
-        parts.append(generate(*gans, n_identities=n_identities, seed=seed, truncation=truncation,
-                              intensity=intensity))
-        log.info("generated %d faces of seed %d", len(parts[-1]), seed)
+    for options in wanted:
+        parts.append(generate(*gans, **options))
+        log.info("generated %d faces of seed %d", len(parts[-1]), options["seed"])
     concatenate(parts).save(folder)
+
+
+def standard(bank):
+    """Which faces of a bank have the intensity and truncation of its first one: bool [len(bank)]."""
+    columns = bank.table[["intensity", "truncation"]]
+    return np.array((columns == columns.iloc[0]).all(axis=1))

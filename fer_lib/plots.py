@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -589,3 +590,35 @@ def _slope_note(slope):
     if slope is None:
         return ""
     return f": log-odds {slope['estimate']:+.2f} per 0.1 ({slope['low']:+.2f} to {slope['high']:+.2f})"
+
+
+AXIS_LABELS = {"n_real": "{origin} training images", "weight": "weight of a generated face in the loss",
+               "intensity": "intensity of generated expressions", "truncation": "truncation (variety of people)"}
+
+
+def axis_gains(rows, *, n_real, origin="real"):
+    """Gain of `mixed` over the baseline along each axis that was varied, the others at their usual value.
+
+    rows : list of dicts as the axes of answer.analyse. n_real : the usual number of real images.
+    """
+    table, usual = pd.json_normalize(rows), {"n_real": n_real, "weight": 1, "intensity": 1, "truncation": 1}
+    varied = {name: table[(table[[other for other in usual if other != name]]
+                           == [value for other, value in usual.items() if other != name]).all(axis=1)] for name in usual}
+    varied = {name: part for name, part in varied.items() if part[name].nunique() > 1}
+    with _figure(PAGE, 2.3 * -(-len(varied) // 2) + 0.3, -(-len(varied) // 2), min(2, len(varied))) as (figure, axes):
+        for axis, (name, part) in zip(axes.flat, varied.items(), strict=False):
+            values = sorted(part[name].unique())
+            for number, (test, rows_of_test) in enumerate(part.groupby("test_set", sort=False)):
+                x = [values.index(value) + 0.12 * number for value in rows_of_test[name]]
+                gain = rows_of_test.rename(columns=lambda column: column.removeprefix("gain_points."))
+                axis.errorbar(x, gain["estimate"], yerr=_reach(gain[["estimate", "low", "high"]]), linestyle="",
+                              marker="osD^"[number % 4], color=PALETTE[(0, 1, 2, 7)[number % 4]], elinewidth=0.9,
+                              label=f"test set {test}")
+            axis.axhline(0, color="0.3", linewidth=0.8)
+            axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+            axis.set(xlabel=AXIS_LABELS[name].format(origin=origin), ylabel="gain (percentage points)")
+        for axis in axes.flat[len(varied):]:
+            axis.set_visible(False)
+        if len(table["test_set"].unique()) > 1:
+            figure.legend(*_unique_handles(axes.flat[0]), loc="outside upper center", ncols=4)
+    return figure

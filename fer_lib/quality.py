@@ -59,6 +59,7 @@ def judge_generators(parts, tests, bank, gans, folder, *, measures, epochs, seed
     if "selection" in measures:
         selector = selection.train_selector(pool, parts["validation"], seed=seed + 1, device=device).model
         kept, values["selection"] = selection.select(bank, selector, share=keep_share)
+        np.save(Path(folder) / "kept.npy", bank.table["id"].isin(kept.table["id"]).to_numpy())
         shares["label_fidelity_filtered_share"] = fidelity_share(judge, kept, first, **options)
         _, shares["coverage_share"] = coverage_share(judge, pool, kept, first, seed=seed)
     if "gan_train" in measures:
@@ -80,6 +81,22 @@ def load_quality(folder):
     *_share and *_ratio as {estimate, low, high}.
     """
     return json.loads((Path(folder) / "quality.json").read_text(encoding="utf-8"))
+
+
+def load_kept(folder, bank):
+    """Which faces of the bank the selector keeps: bool [len(bank)]; only standard ones were judged, see generation.standard.
+
+    folder : where `judge_generators` wrote with the measure "selection". bank : Faces, the whole bank.
+    Raises FerError where nothing was selected.
+    """
+    try:
+        judged = np.load(Path(folder) / "kept.npy", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FerError("No generated face was selected: run notebooks/04_generation.ipynb with `selection` among its "
+                       "measures.") from error
+    kept = generation.standard(bank)
+    kept[kept] = judged
+    return kept
 
 
 # ---- labels ---------------------------------------------------------------------------------------------

@@ -124,7 +124,8 @@ def summary(table, correct, *, headline_ratio, test_set, clusters=None, codes=No
 
     table : DataFrame as study.run returns it, of one n_real and one weight.
     correct : dict test set -> dict (arm, ratio) -> bool [seeds, images], as study.correctness returns it. Arms may
-        have different seeds; each comparison uses those that both arms have. Only `real` and `mixed` are needed.
+        have different seeds; each comparison uses those that both arms have. Only `mixed` and `real` or `real_long` are
+        needed; without `real`, `real_long` stands for it below.
     headline_ratio : the ratio whose gain is the headline; it must be in the study.
     test_set : the test set of the headline. clusters : dict test set -> subject of each image, or None.
     codes : dict test set -> int [images], the true expressions, 0..5, or None.
@@ -143,7 +144,7 @@ def summary(table, correct, *, headline_ratio, test_set, clusters=None, codes=No
     at every ratio, p and p_equal_updates adjusted by Holm over ratios), n_test, real_accuracy, p, and with codes
     expressions (gain in recall in the main contrast). transfer: further test set -> arm -> its gains on the
     headline's and on that test set and their difference (see intervals.transfer), over the same baseline.
-    Raises FerError when the headline's ratio or test set, or the arm `real`, is missing.
+    Raises FerError when the headline's ratio or test set, or both `real` and `real_long`, are missing.
     """
     if test_set not in correct:
         raise FerError(f"The test set {test_set!r} is not in the study: choose from {', '.join(correct)}.")
@@ -160,17 +161,18 @@ def summary(table, correct, *, headline_ratio, test_set, clusters=None, codes=No
 
 def _summary_of_test(table, arms, headline_ratio, codes, options):
     """Everything about one test set; arguments as in `summary`."""
-    for needed in (("real", 0.0), ("mixed", float(headline_ratio))):
+    base, headline = baseline_of(arms, headline_ratio), ("mixed", float(headline_ratio))
+    for needed in (base, headline):
         if needed not in arms:
             raise FerError(f"The study has no arm {needed[0]} at ratio {needed[1]:g}: "
                            "add it to arms and ratios.")
     seeds = seeds_of(table, table["test_set"].iloc[0])
-    base, headline = baseline_of(arms, headline_ratio), ("mixed", float(headline_ratio))
-    over_real = gains_against(arms, ("real", 0.0), seeds=seeds, **options)
-    over_base = over_real if base[0] == "real" else gains_against(arms, base, seeds=seeds, **options)
-    controls = dict.fromkeys(arm for arm, _ in arms if arm not in ("real", "mixed"))
+    real = ("real", 0.0) if ("real", 0.0) in arms else base
+    over_real = gains_against(arms, real, seeds=seeds, **options)
+    over_base = over_real if base == real else gains_against(arms, base, seeds=seeds, **options)
+    controls = dict.fromkeys(arm for arm, _ in arms if arm not in (real[0], "mixed"))
     found = {"n_test": int(table["n_test"].iloc[0]),
-             "real_accuracy": accuracy_interval(arms["real", 0.0], **options),
+             "real_accuracy": accuracy_interval(arms[real], **options),
              "gain_points": over_real[headline]["points"], "gain_relative": over_real[headline]["relative"],
              "p": over_real[headline]["p"],
              "main_contrast": _contrast(table, arms, seeds, headline, base, over_base[headline]),

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from fer_lib import classifier, engine
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import EXPRESSIONS
+from fer_lib.variance import variance_design
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +33,12 @@ COLUMNS = ["arm", "ratio", "weight", "n_real", "n_generated", "updates", "split_
 class Cell:
     """One classifier of the study.
 
-    arm : a name in `ARMS`. ratio : added / real images, at least 0.
+    arm : a name in `ARMS`. ratio : added / real images, at least 0; 0 for the arms that add none.
     weight : factor on the loss of each generated image.
     n_real : real training images that the ratio refers to; the arm `generated` uses none of them.
     split_seed : chooses the real images. generator_seed : chooses the rows of the generated bank (arms without
         generated images carry it only to be paired with the others). train_seed : initial weights, order, dropout.
-    stopping : "updates", as many as every other arm of this ratio gets, or "paper", the paper's early stopping.
+    stopping : "updates", as many as every other arm gets, or "paper", the paper's early stopping.
     intensity, truncation : of the generated images that are drawn.
     """
 
@@ -62,7 +65,7 @@ class Cell:
 
     @property
     def n_budget(self):
-        """Images of one pass over the training set of `mixed` at this ratio, which is what every arm is trained for."""
+        """Images in the training set of `mixed` at this ratio."""
         return self.n_real + self.n_added
 
     @property
@@ -162,8 +165,11 @@ ARMS = {
 }
 """Every arm: what it is trained on. `parts` is a function (sources, cell) that returns a list of Faces.
 
-`real` is planned at ratio 0; `real_long` has its images, and at every ratio the updates of `mixed`.
+`real` stops as in the paper; `real_long` has its images and as many updates as every other arm.
 """
+
+WITHOUT_RATIO = ("real", "real_long", "augmented")
+"""Arms that add no image: planned once, at ratio 0."""
 
 
 def draw_real(pool, n, *, seed):
@@ -210,11 +216,11 @@ def _draw_balanced(faces, n, rng, what):
 def plan(arms, ratios, n_real, seeds, **axes):
     """The cells of a study.
 
-    arms : names in `ARMS`; `real` is planned at ratio 0 only, the others at every ratio above 0.
+    arms : names in `ARMS`; those of `WITHOUT_RATIO` are planned once, the others at every ratio above 0.
     ratios : generated / real, each at least 0. n_real : int, real training images per classifier.
     seeds : ints; each varies the real images, the generated images and the training together, and is
         shared by all arms and ratios, so that they can be compared seed by seed.
-    axes : further fields of every Cell (weight, stopping, intensity, truncation).
+    axes : further fields of every Cell (weight, stopping, intensity, truncation); `real` always stops as in the paper.
     Returns a list of Cell: seed by seed, within it arm by arm, within it by ratio.
     Raises FerError for an unknown arm, a negative ratio, or fewer real images than expressions.
     """
@@ -227,9 +233,72 @@ def plan(arms, ratios, n_real, seeds, **axes):
     if n_real < len(EXPRESSIONS):
         raise FerError(f"n_real is {n_real}, which leaves an expression without an image: use at least "
                        f"{len(EXPRESSIONS)}.")
-    return [Cell(arm, float(ratio), int(n_real), int(seed), int(seed), int(seed), **axes)
-            for seed in dict.fromkeys(seeds) for arm in dict.fromkeys(arms)
-            for ratio in ([0] if arm == "real" else sorted({ratio for ratio in ratios if ratio > 0}))]
+    cells = [Cell(arm, float(ratio), int(n_real), int(seed), int(seed), int(seed), **axes)
+             for seed in dict.fromkeys(seeds) for arm in dict.fromkeys(arms)
+             for ratio in ([0] if arm in WITHOUT_RATIO else sorted({ratio for ratio in ratios if ratio > 0}))]
+    return [replace(cell, stopping="paper") if cell.arm == "real" else cell for cell in cells]
+
+
+BLOCK = {"arms": list, "ratios": list, "n_real": list, "n_seeds": int, "weight": list, "intensity": list,
+         "truncation": list, "stopping": str, "crossed": int}
+"""What a block of a plan may say; where a list is meant, one value will do."""
+
+
+def plan_blocks(blocks, **defaults):
+    """The cells of a study that gives most effort to what its claim rests on: one grid per block.
+
+    blocks : list of dicts with keys of `BLOCK`. Every combination of n_real, weight, intensity, truncation, arm and
+        ratio is planned, with the seeds 0 to n_seeds - 1; crossed: L instead takes the L * L seed triples of
+        variance.variance_design, which tell the sources of chance apart.
+    defaults : values for the keys that a block leaves out; stopping is "updates" unless said otherwise.
+    Returns a list of Cell, each once, in the order of the blocks.
+    Raises FerError for an unknown key or value; see `plan`.
+    """
+    cells = []
+    for block in blocks:
+        full = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": "updates"} | defaults | _checked(block)
+        axes = {name: full[name] if isinstance(full[name], list) else [full[name]]
+                for name in ("n_real", "weight", "intensity", "truncation")}
+        for values in product(*axes.values()):
+            options = dict(zip(axes, values, strict=True)) | {"stopping": full["stopping"]}
+            if "crossed" in full:
+                cells += [replace(cell, split_seed=split, generator_seed=sample, train_seed=training)
+                          for split, sample, training in variance_design(full["crossed"])
+                          for cell in plan(full["arms"], full["ratios"], options["n_real"], [0],
+                                           **{name: value for name, value in options.items() if name != "n_real"})]
+            else:
+                cells += plan(full["arms"], full["ratios"], seeds=range(full["n_seeds"]), **options)
+    return list(dict.fromkeys(cells))
+
+
+def _checked(block):
+    for name, value in block.items():
+        if name not in BLOCK:
+            raise FerError(f"A block of the plan has no key {name!r}: choose from {', '.join(BLOCK)}.")
+        kinds = (list, int, float) if BLOCK[name] is list and name not in ("arms", "ratios") else BLOCK[name]
+        if not isinstance(value, kinds) or (name == "stopping" and value not in ("updates", "paper")):
+            raise FerError(f"{name}: {value!r} is not possible in a block of the plan: "
+                           + ("give updates or paper." if name == "stopping" else f"give a {BLOCK[name].__name__}."))
+    return block
+
+
+def bank_needed(cells, *, first=(1.0, 1.0), keep_share=1.0):
+    """The generated faces that a plan draws from.
+
+    first : intensity and truncation of the faces that come first, which are those to be judged.
+    keep_share : fraction of them that a selector keeps, for `mixed_filtered`; near-duplicates may go too, so a tenth
+        more is asked for.
+    Returns a list of dicts seed, intensity, truncation, n_identities.
+    """
+    needed = {}
+    for cell in cells:
+        if ARMS[cell.arm].uses_bank:
+            share = keep_share / 1.1 if cell.arm == "mixed_filtered" else 1
+            key = (cell.intensity, cell.truncation, cell.generator_seed)
+            needed[key] = max(needed.get(key, 1), math.ceil(cell.n_generated / len(EXPRESSIONS) / share))
+    order = sorted(needed, key=lambda key: (key[:2] != first, key))
+    return [{"seed": seed, "intensity": intensity, "truncation": truncation,
+             "n_identities": needed[intensity, truncation, seed]} for intensity, truncation, seed in order]
 
 
 def training_set(sources, cell):
@@ -248,8 +317,8 @@ def training_set(sources, cell):
 
 # ---- running it ----------------------------------------------------------------------------------------
 
-def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=None, passes=50, looks=20,
-        device="auto", jobs=None, **training):
+def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=None, updates=600, looks=20,
+        authors_mode=False, device="auto", jobs=None, **training):
     """Train and test the classifier of every cell.
 
     cells : list of Cell. train : Faces, the reserve that real images are drawn from.
@@ -258,9 +327,9 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     tests : dict name -> Faces; nothing is chosen by looking at them.
     pool : Faces that the GANs were trained on, for the arm `external`. kept : bool [len(generated)], for the arm
         `mixed_filtered`.
-    passes : of cells that stop after a number of updates: passes over the training set of `mixed` at the cell's
-        ratio, the same number for every arm. looks : how often, evenly, the validation part is looked at meanwhile;
-        the best look is kept.
+    updates : of cells that stop after a number of updates, the same for every arm, ratio and n_real. looks : how
+        often, evenly, the validation part is looked at meanwhile; the look of the highest accuracy is kept.
+    authors_mode : of cells that stop as in the paper, keep also what the authors' `QUIRKS` would have predicted.
     folder : where each cell's result is kept as it finishes; a second call trains only what is missing.
     jobs : worker processes on a CPU; on a GPU the cells run one after another in this process.
     training : further options of classifier.train (lr, batch_size, max_epochs, patience).
@@ -275,7 +344,7 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     inputs = {name: faces for name, faces in inputs.items() if faces is not None}
     for name in tests:
         classifier.check_six_classes(inputs[f"test_{name}"], f"the test set {name}")
-    training = training | {"passes": passes, "looks": looks}
+    training = training | {"updates": updates, "looks": looks, "authors_mode": authors_mode}
     for cell in cells:
         training_set(_sources(inputs), cell)
     folder, device = Path(folder), engine.device(device)
@@ -284,7 +353,9 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     waiting = [task for task in tasks if _finished(task) is None]
     if waiting:
         _save_inputs(inputs, folder / "inputs")
-        _train_all(waiting, n_finished=len(tasks) - len(waiting), jobs=1 if device.type == "cuda" else jobs)
+        jobs = 1 if device.type == "cuda" else jobs
+        announce(sum(map(_work, waiting)), len(waiting), train, jobs=jobs, device=device)
+        _train_all(waiting, n_finished=len(tasks) - len(waiting), jobs=jobs)
         shutil.rmtree(folder / "inputs")
     rows = [row for task in tasks for row in _finished(task)["rows"]]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -333,10 +404,31 @@ def _train_all(tasks, *, n_finished, jobs):
 
 
 def _work(task):
-    """Images that are trained on, the measure of how long a cell takes."""
-    if task.cell.stopping == "updates":
-        return task.cell.n_budget
-    return task.cell.n_added if task.cell.arm == "generated" else task.cell.n_budget
+    """Images that are trained on, the measure of how long a cell takes; a guess where training may stop early."""
+    rule = stopping_rule(task.cell, **task.training)
+    n_added = task.cell.n_added if task.cell.arm not in WITHOUT_RATIO else 0
+    n_images = n_added + (task.cell.n_real if task.cell.arm != "generated" else 0)
+    epoch = rule["batch_size"] * rule["steps_per_epoch"] if rule.get("steps_per_epoch") else n_images
+    return epoch * rule.get("max_epochs", 50) * (1 if task.cell.stopping == "updates" else 0.5)
+
+
+LONG = 200_000  # images from which a study first says how long it will take
+
+
+def announce(work, n_cells, faces, *, jobs=None, device="cpu"):
+    """Log how long a study will take, from the speed of this machine with all its processes busy.
+
+    work : images to train on. faces : Faces of the size that is trained on. Returns seconds, None for a short study.
+    """
+    if work < LONG:
+        return None
+    n = 1 if str(device) == "cuda" else engine.job_count(jobs)
+    shape = [(faces.image_size, faces.channels, str(device))] * n
+    speed = sum(rate for _, rate in engine.map(classifier.images_per_second, shape, jobs=n))
+    logger.info("%d classifiers, %.1f million images to train on: about %.0f min on %d process%s (%.0f images/s); "
+                "an interrupted study goes on where it stopped", n_cells, work / 1e6, work / speed / 60, n,
+                "es" if n > 1 else "", speed)
+    return work / speed
 
 
 def train_cell(task):
@@ -348,9 +440,23 @@ def train_cell(task):
                                **stopping_rule(task.cell, **task.training))
     tests = {name: inputs[f"test_{name}"] for name in task.tests}
     probabilities = {name: classifier.predict(trained.model, test) for name, test in tests.items()}
+    if task.training["authors_mode"] and task.cell.stopping == "paper":
+        probabilities |= _with_quirks(trained, tests)
     rows = [_row(task.cell, trained, name, test, probabilities[name]) for name, test in tests.items()]
     _save_result(task, rows, trained.history, probabilities)
     return rows
+
+
+QUIRKS = {"last_weights": {"last": True}, "unscaled_test": {"scaled": False}, "both": {"last": True, "scaled": False}}
+"""Ways in which the authors' code tests otherwise than it trains: the last epoch's weights instead of the best one's,
+pixels of 0..255 where training saw 0..1. Their third, a mixed run of more updates, is the stopping rule "paper"."""
+
+
+def _with_quirks(trained, tests):
+    """What the authors' code would have predicted: dict "<test set>:<quirk>" -> float32 [n, 6]."""
+    return {f"{name}:{quirk}": classifier.predict(trained.last_model() if options.get("last") else trained.model, test,
+                                                  scaled=options.get("scaled", True))
+            for quirk, options in QUIRKS.items() for name, test in tests.items()}
 
 
 def _sources(inputs):
@@ -360,11 +466,11 @@ def _sources(inputs):
     return Sources(inputs["train"], bank, inputs.get("pool"), kept)
 
 
-def stopping_rule(cell, *, passes, looks, batch_size=16, **training):
+def stopping_rule(cell, *, updates, looks, batch_size=16, authors_mode=False, **training):
     """Options of classifier.train for a cell: those given, with a fixed number of updates where the cell asks for it."""
     if cell.stopping == "updates":
-        steps = max(1, round(passes * cell.n_budget / batch_size / looks))
-        training |= {"steps_per_epoch": steps, "max_epochs": looks, "patience": looks}
+        training |= {"steps_per_epoch": max(1, round(updates / looks)), "max_epochs": looks, "patience": looks,
+                     "best_by": "accuracy"}
     return {"batch_size": batch_size, **training}
 
 
@@ -398,17 +504,22 @@ def _finished(task):
 
 # ---- reading it ----------------------------------------------------------------------------------------
 
-def predictions(folder, cell):
+def predictions(folder, cell, *, quirk=""):
     """Test probabilities of a finished cell: dict test set -> float32 [n_test, 6].
 
-    Raises FerError when the cell has not been trained in `folder`.
+    quirk : a name in `QUIRKS`, for what the authors' code would have predicted, kept with authors_mode=True.
+    Raises FerError when the cell has not been trained in `folder`, or not with that quirk.
     """
     path = Path(folder) / f"{cell.name}.npz"
     if not path.is_file():
         raise FerError(f"The classifier {cell.name} has no predictions in {folder}: "
                        "run notebooks/06_ratio_study.ipynb.")
     with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+        kept = {name: file[name] for name in file.files if name.partition(":")[2] == quirk}
+    if not kept:
+        raise FerError(f"The classifier {cell.name} has no predictions with {quirk}: run the study with "
+                       "authors_mode=True and stopping: paper.")
+    return {name.partition(":")[0]: probabilities for name, probabilities in kept.items()}
 
 
 def history(folder, cell):
@@ -420,19 +531,25 @@ def history(folder, cell):
     return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["history"])
 
 
-def correctness(folder, cells, tests):
+def correctness(folder, cells, tests, *, quirk=""):
     """Which test images each classifier gets right, ready for the statistics.
 
     cells, tests : as given to `run`. Seeds are put in the order of split_seed, generator_seed, train_seed.
+    quirk : see `predictions`.
     Returns dict test set -> dict (arm, ratio) -> bool [seeds, n_test].
-    Raises FerError when the cells differ in n_real or weight: analyse such groups one at a time.
+    Raises FerError when two cells of one arm, ratio and seed differ in n_real, weight, intensity, truncation or
+    stopping: analyse such groups one at a time.
     """
-    if len({(cell.n_real, cell.weight) for cell in cells if cell.arm != "real"}) > 1:
-        raise FerError("These cells differ in n_real or weight: pass those of one n_real and one weight.")
+    names = [(cell.arm, cell.ratio, cell.split_seed, cell.generator_seed, cell.train_seed) for cell in cells]
+    if len(set(names)) < len(set(cells)) or len({cell.n_real for cell in cells}) > 1:
+        raise FerError("These cells differ in n_real, weight, intensity, truncation or stopping: pass those of one "
+                       "n_real and one of each of the others.")
     truth = {name: faces.codes for name, faces in tests.items()}
     correct = {name: {} for name in tests}
     for cell in sorted(cells, key=lambda cell: (cell.split_seed, cell.generator_seed, cell.train_seed)):
-        for name, probabilities in predictions(folder, cell).items():
+        for name, probabilities in predictions(folder, cell, quirk=quirk).items():
+            if name not in truth:
+                continue
             right = probabilities.argmax(1) == truth[name]
             correct[name].setdefault((cell.arm, cell.ratio), []).append(right)
     return {name: {key: np.stack(rows) for key, rows in arms.items()} for name, arms in correct.items()}

@@ -1,0 +1,213 @@
+"""What a planned study found, group by group: the main comparison first, then each control and each axis.
+
+    found = answer.analyse(table, cells, folder, tests, n_real=600, headline_ratio=5)
+"""
+
+from fer_lib import statistics, study
+from fer_lib.labels import EXPRESSIONS
+
+AXES = ("n_real", "weight", "intensity", "truncation")
+PLAIN = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": "updates"}
+
+
+def group(cells, *, n_real, **other):
+    """The cells that can be compared seed by seed: those of one n_real, weight, intensity, truncation and stopping.
+
+    other : values other than those of `PLAIN`. Arms without generated faces have no weight, intensity or truncation
+    of their own and belong to every group; `real`, which stops as in the paper, to every one of its n_real.
+    """
+    wanted = PLAIN | other
+    return [cell for cell in cells if cell.n_real == n_real and _seeds_agree(cell)
+            and (cell.arm == "real" or cell.stopping == wanted["stopping"])
+            and (not study.ARMS[cell.arm].uses_bank
+                 or all(getattr(cell, name) == wanted[name] for name in ("weight", "intensity", "truncation")))]
+
+
+def _seeds_agree(cell):
+    return cell.split_seed == cell.generator_seed == cell.train_seed
+
+
+def rows_of(table, cells):
+    """The rows of a study's table that belong to some of its cells."""
+    names = ["arm", "ratio", "n_real", "split_seed", "generator_seed", "train_seed", "weight", "stopping", "intensity",
+             "truncation"]
+    wanted = {tuple(getattr(cell, name) for name in names) for cell in cells}
+    return table[[row in wanted for row in table[names].itertuples(index=False, name=None)]]
+
+
+def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, resamples=10_000):
+    """The whole answer of a study, ready for summary.json.
+
+    table, folder, tests : as study.run returned and was given them. cells : its plan. n_real, headline_ratio : of the
+    comparison that was declared beforehand. usual : its intensity and truncation where these are not 1, a dict.
+    Returns what statistics.summary returns of the main group, and, where the plan has the cells for it:
+        other_n_real: n_real -> main_contrast, contrasts and recovered of the first test set;
+        paper_stopping: test set -> gain of `mixed` over `real` when both stop as in the paper;
+        axes: list of dicts test_set, n_real, weight, intensity, truncation, seeds, accuracy, baseline_accuracy,
+            gain_points, gain_relative, p: `mixed` at the headline ratio over `real_long`;
+        worth, law, variance: see curves.worth, curves.law and variance.variance_split, of the first test set;
+        authors_mode: list of dicts test_set, quirk, accuracy, baseline_accuracy, gain_points, p.
+    """
+    first = next(iter(tests))
+    clusters = {name: test.subjects for name, test in tests.items()}
+    options, usual = {"resamples": resamples}, usual or {}
+    summaries = {size: _summary(table, group(cells, n_real=size, **usual), folder, tests, headline_ratio, clusters, resamples)
+                 for size in dict.fromkeys([n_real, *_sizes(cells, headline_ratio, usual)])}
+    found = summaries.pop(n_real)
+    found["n_real"] = n_real
+    found["other_n_real"] = {str(size): {name: each[name] for name in ("main_contrast", "contrasts", "recovered")}
+                             for size, each in summaries.items()}
+    found["axes"] = axes(cells, folder, tests, headline_ratio, **options)
+    found["paper_stopping"] = paper_stopping(cells, folder, tests, n_real, headline_ratio, usual, **options)
+    found["authors_mode"] = authors_mode(cells, folder, tests, n_real, headline_ratio, usual, **options)
+    found["worth"] = worth(cells, folder, tests, n_real, headline_ratio, usual)
+    found["law"] = _law(table, cells, first, usual)
+    found["variance"] = variance(table, cells, folder, tests, n_real, headline_ratio, usual)
+    return {name: value for name, value in found.items() if value not in ({}, [], None)} | {"recovered": found["recovered"]}
+
+
+def _summary(table, main, folder, tests, headline_ratio, clusters, resamples):
+    return statistics.summary(rows_of(table, main), study.correctness(folder, main, tests),
+                              headline_ratio=headline_ratio, test_set=next(iter(tests)), clusters=clusters,
+                              codes={name: test.codes for name, test in tests.items()}, resamples=resamples)
+
+
+def _sizes(cells, ratio, usual):
+    """The numbers of real images at which `mixed` can be compared with a baseline."""
+    return [size for size in sorted({cell.n_real for cell in cells})
+            if _has(main := group(cells, n_real=size, **usual), "mixed", ratio) and
+            (_has(main, "real_long") or _has(main, "real"))]
+
+
+def _has(cells, arm, ratio=None):
+    return any(cell.arm == arm and ratio in (None, cell.ratio) for cell in cells)
+
+
+def _gain(cells, folder, tests, base, headline, quirk="", resamples=10_000):
+    """Gain of one arm over another on each test set: list of dicts."""
+    chosen = [cell for cell in cells if (cell.arm, cell.ratio) in (base, headline)]
+    # Seeds that both arms have, so that rows pair.
+    seeds = [{cell.train_seed for cell in chosen if (cell.arm, cell.ratio) == key} for key in (base, headline)]
+    chosen = [cell for cell in chosen if cell.train_seed in seeds[0] & seeds[1]]
+    if not chosen:
+        return []
+    rows = []
+    for name, arms in study.correctness(folder, chosen, tests, quirk=quirk).items():
+        gain = statistics.paired_gain(arms[base], arms[headline], clusters=tests[name].subjects, resamples=resamples)
+        rows.append({"test_set": name, "seeds": len(arms[base]), "accuracy": float(arms[headline].mean()),
+                     "baseline_accuracy": float(arms[base].mean()), "gain_points": gain["points"],
+                     "gain_relative": gain["relative"], "p": gain["p"]})
+    return rows
+
+
+def axes(cells, folder, tests, ratio, **options):
+    """`mixed` at one ratio over `real_long`, for every n_real, weight, intensity and truncation that was planned."""
+    settings = sorted({tuple(getattr(cell, name) for name in AXES) for cell in cells
+                       if cell.arm == "mixed" and cell.ratio == ratio and cell.stopping == "updates"})
+    rows = []
+    for setting in settings:
+        values = dict(zip(AXES, setting, strict=True))
+        rows += [{**values, **row} for row in
+                 _gain(group(cells, **values), folder, tests, ("real_long", 0.0), ("mixed", float(ratio)), **options)]
+    return rows
+
+
+def paper_stopping(cells, folder, tests, n_real, ratio, usual, **options):
+    """test set -> gain of `mixed` over `real` when every run stops as in the paper."""
+    rows = _gain(group(cells, n_real=n_real, stopping="paper", **usual), folder, tests, ("real", 0.0), ("mixed", float(ratio)),
+                 **options)
+    return {row.pop("test_set"): row for row in rows}
+
+
+def authors_mode(cells, folder, tests, n_real, ratio, usual, **options):
+    """The gain that each of the authors' quirks would have shown, beside the corrected one: list of dicts."""
+    both, rows = (("real", 0.0), ("mixed", float(ratio))), []
+    as_paper = group(cells, n_real=n_real, stopping="paper", **usual)
+    for quirk in ["", *study.QUIRKS]:
+        try:
+            found = _gain(as_paper, folder, tests, *both, quirk=quirk, **options)
+        except study.FerError:  # kept only where the study ran with authors_mode
+            return []
+        rows += [{"quirk": quirk or "more_updates", **row} for row in found]
+    corrected = _gain(group(cells, n_real=n_real, **usual), folder, tests, ("real_long", 0.0), both[1], **options)
+    return [{"quirk": "none", **row} for row in corrected] + rows if rows else []
+
+
+def worth(cells, folder, tests, n_real, ratio, usual):
+    """curves.worth on the first test set, or None where `real_long` has fewer than three sizes."""
+    first = next(iter(tests))
+    sizes = [size for size in sorted({cell.n_real for cell in cells}) if _has(group(cells, n_real=size, **usual), "real_long")]
+    if len(sizes) < 3 or not _has(group(cells, n_real=n_real, **usual), "mixed", ratio):
+        return None
+    by_size = {size: study.correctness(folder, group(cells, n_real=size, **usual), {first: tests[first]})[first] for size in sizes}
+    return statistics.worth(by_size, n_real, ratio, baseline="real_long", codes=tests[first].codes,
+                            clusters=tests[first].subjects)
+
+
+def _law(table, cells, test_set, usual):
+    """curves.law over n_real, ratio and weight, or None where there are too few of them."""
+    kept = [cell for cell in cells if cell.stopping == "updates" and _seeds_agree(cell)
+            and (cell.intensity, cell.truncation) == (usual.get("intensity", 1.0), usual.get("truncation", 1.0))]
+    if len({(cell.n_real, cell.ratio, cell.weight) for cell in kept if cell.arm == "mixed"}) < 6:
+        return None
+    return statistics.law(statistics.gains_table(rows_of(table, kept), test_set=test_set))
+
+
+def variance(table, cells, folder, tests, n_real, ratio, usual):
+    """variance.variance_split of `mixed` on the first test set, or None without a crossed block."""
+    first = next(iter(tests))
+    plain = [cell for cell in cells if (cell.arm, cell.ratio, cell.n_real) == ("mixed", ratio, n_real)
+             and all(getattr(cell, name) == value for name, value in (PLAIN | usual).items())]
+    levels = len({cell.split_seed for cell in plain if not _seeds_agree(cell)})
+    design = set(statistics.variance_design(levels)) if levels > 1 else set()
+    chosen = [cell for cell in plain if (cell.split_seed, cell.generator_seed, cell.train_seed) in design]
+    if not design or len(chosen) < len(design):
+        return None
+    chosen.sort(key=lambda cell: (cell.split_seed, cell.generator_seed, cell.train_seed))
+    rows = rows_of(table, chosen).query("test_set == @first")
+    rows = rows.sort_values(["split_seed", "generator_seed", "train_seed"]).reset_index(drop=True)
+    correct = study.correctness(folder, chosen, {first: tests[first]})[first]["mixed", float(ratio)]
+    return statistics.variance_split(rows, correct=correct, clusters=tests[first].subjects)
+
+
+def probabilities(cells, folder, test_set, keys):
+    """Test probabilities of some arms of a group, on the seeds that all of them have.
+
+    keys : list of (arm, ratio). Returns dict (arm, ratio) -> float32 [seeds, images, 6], arms without cells left out.
+    """
+    chosen = {key: {cell.train_seed: cell for cell in cells if (cell.arm, cell.ratio) == key} for key in keys}
+    chosen = {key: of_seed for key, of_seed in chosen.items() if of_seed}
+    shared = sorted(set.intersection(*(set(of_seed) for of_seed in chosen.values())))
+    return {key: statistics.stack_predictions([study.predictions(folder, of_seed[seed]) for seed in shared])[test_set]
+            for key, of_seed in chosen.items()}
+
+
+def sentences(summary, origin="real"):
+    """The answer in three sentences: the gain, what controls say of it, and where more stops helping. List of str."""
+    main, ratio = summary["main_contrast"], summary["headline_ratio"]
+    points, relative = main["gain_points"], main["gain_relative"]
+    effect = "raise" if points["low"] > 0 else "lower" if points["high"] < 0 else "do not clearly change"
+    baseline = f"{origin} faces alone" + (" at as many updates" if main["baseline"] == "real_long" else "")
+    told = [f"{ratio:g} generated faces for each of {summary.get('n_real', 'the')} {origin} ones {effect} the accuracy: "
+            f"{main['accuracy']:.3f} against {main['baseline_accuracy']:.3f} with {baseline}, {points['estimate']:+.1f} "
+            f"points ({points['low']:+.1f} to {points['high']:+.1f}), relative {relative['estimate']:+.0%} "
+            f"({relative['low']:+.0%} to {relative['high']:+.0%}); {main['seeds']} seeds, test set {summary['test_set']}."]
+    others = [(name, summary["contrasts"][name]["gain_points"]) for name in ("generated", "augmented", "mixed_augmented", "external")
+              if name in summary["contrasts"]]
+    meaning = {"generated": "generated faces alone", "augmented": "classical augmentation alone",
+               "mixed_augmented": "both together", "external": "the faces that the GANs learned from, a ceiling,"}
+    if others:
+        told.append("Over the same baseline: " + "; ".join(
+            f"{meaning[name]} {gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f})"
+            for name, gain in others) + ".")
+    bound = summary["upper_bound"]
+    told.append(f"More than {bound['ratio']:.1f} for each ({bound['low']:.1f} to {bound['high']:.1f}) did not help further."
+                if bound["identified"] else "A point from which on more does not help is not identified within this grid.")
+    return told
+
+
+def expression_gains(summary, test_set=None):
+    """Gain in recall of each expression in the main contrast, as rows for a table."""
+    gains = summary["test_sets"][test_set or summary["test_set"]]["expressions"]
+    return [{"expression": name, **{key: gains[name]["points"][key] for key in ("estimate", "low", "high")}}
+            for name in EXPRESSIONS if name in gains]
