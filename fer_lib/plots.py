@@ -599,14 +599,19 @@ AXIS_LABELS = {"n_real": "{origin} training images", "weight": "weight of a gene
 def axis_gains(rows, *, n_real, origin="real"):
     """Gain of `mixed` over the baseline along each axis that was varied, the others at their usual value.
 
-    rows : list of dicts as the axes of answer.analyse. n_real : the usual number of real images.
+    rows : list of dicts as the axes of answer.analyse. n_real : the usual number of real images; another axis is
+        shown for the one at which it was varied most.
     """
-    table, usual = pd.json_normalize(rows), {"n_real": n_real, "weight": 1, "intensity": 1, "truncation": 1}
-    varied = {name: table[(table[[other for other in usual if other != name]]
-                           == [value for other, value in usual.items() if other != name]).all(axis=1)] for name in usual}
-    varied = {name: part for name, part in varied.items() if part[name].nunique() > 1}
+    table, varied = pd.json_normalize(rows), {}
+    for name in AXIS_LABELS:
+        usual = table[(table[[other for other in ("weight", "intensity", "truncation") if other != name]] == 1).all(axis=1)]
+        if name != "n_real":
+            n_real = max(dict.fromkeys([n_real, *usual["n_real"]]), key=lambda n: usual[usual["n_real"] == n][name].nunique())
+            usual = usual[usual["n_real"] == n_real]
+        if usual[name].nunique() > 1:
+            varied[name] = usual, AXIS_LABELS[name].format(origin=origin) + ("" if name == "n_real" else f", {n_real} {origin}")
     with _figure(PAGE, 2.3 * -(-len(varied) // 2) + 0.3, -(-len(varied) // 2), min(2, len(varied))) as (figure, axes):
-        for axis, (name, part) in zip(axes.flat, varied.items(), strict=False):
+        for axis, (name, (part, label)) in zip(axes.flat, varied.items(), strict=False):
             values = sorted(part[name].unique())
             for number, (test, rows_of_test) in enumerate(part.groupby("test_set", sort=False)):
                 x = [values.index(value) + 0.12 * number for value in rows_of_test[name]]
@@ -616,7 +621,7 @@ def axis_gains(rows, *, n_real, origin="real"):
                               label=f"test set {test}")
             axis.axhline(0, color="0.3", linewidth=0.8)
             axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-            axis.set(xlabel=AXIS_LABELS[name].format(origin=origin), ylabel="gain (percentage points)")
+            axis.set(xlabel=label, ylabel="gain (percentage points)")
         for axis in axes.flat[len(varied):]:
             axis.set_visible(False)
         if len(table["test_set"].unique()) > 1:
