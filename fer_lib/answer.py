@@ -55,15 +55,16 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
                  for size in dict.fromkeys([n_real, *_sizes(cells, headline_ratio, usual)])}
     found = summaries.pop(n_real)
     found["n_real"] = n_real
-    found["other_n_real"] = {str(size): {name: each[name] for name in ("main_contrast", "contrasts", "recovered")}
+    extras = {}
+    extras["other_n_real"] = {str(size): {name: each[name] for name in ("main_contrast", "contrasts", "recovered")}
                              for size, each in summaries.items()}
-    found["axes"] = axes(cells, folder, tests, headline_ratio, **options)
-    found["paper_stopping"] = paper_stopping(cells, folder, tests, n_real, headline_ratio, usual, **options)
-    found["authors_mode"] = authors_mode(cells, folder, tests, n_real, headline_ratio, usual, **options)
-    found["worth"] = worth(cells, folder, tests, n_real, headline_ratio, usual)
-    found["law"] = _law(table, cells, first, usual)
-    found["variance"] = variance(table, cells, folder, tests, n_real, headline_ratio, usual)
-    return {name: value for name, value in found.items() if value not in ({}, [], None)} | {"recovered": found["recovered"]}
+    extras["axes"] = axes(cells, folder, tests, headline_ratio, **options)
+    extras["paper_stopping"] = paper_stopping(cells, folder, tests, n_real, headline_ratio, usual, **options)
+    extras["authors_mode"] = authors_mode(cells, folder, tests, n_real, headline_ratio, usual, **options)
+    extras["worth"] = worth(cells, folder, tests, n_real, headline_ratio, usual)
+    extras["law"] = _law(table, cells, first, usual)
+    extras["variance"] = variance(table, cells, folder, tests, n_real, headline_ratio, usual)
+    return found | {name: value for name, value in extras.items() if value}
 
 
 def _summary(table, main, folder, tests, headline_ratio, clusters, resamples):

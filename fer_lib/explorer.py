@@ -173,9 +173,10 @@ class Explorer:
         table, summary = self.study
         curves = {}
         for name in self.test_set.options:
-            means = statistics.accuracy_by_ratio(table[table["test_set"] == name])
+            means = statistics.accuracy_by_ratio(main_rows(table[table["test_set"] == name], summary))
             bounds = {name: summary["test_sets"][name]["upper_bound"]}
-            curves[name] = figure_png(plots.ratio_curve(means, bounds=bounds, origin=summary["trained_on"]["real"]))
+            curves[name] = figure_png(plots.arms_curve(means, bounds=bounds, origin=summary["trained_on"]["real"],
+                                                       interval="95 % interval over seeds"))
         return curves
 
     def _show_curve(self, _=None):
@@ -183,6 +184,21 @@ class Explorer:
         self.curve.value = self.curves[name]
         self.finding.value = f"<p>{finding(self.study[1], name)}</p>"
         self.curve.tooltip = f"Curve of accuracy against ratio. {finding(self.study[1], name)}"
+
+
+def main_rows(table, summary):
+    """The rows of the study that belong to its main comparison.
+
+    table : ratio_study.csv. summary : summary.json, whose n_real is taken, or else the largest of the table.
+    """
+    usual = {"n_real": summary.get("n_real", table["n_real"].max()), "weight": 1, "intensity": 1, "truncation": 1}
+    rows = pd.Series(True, index=table.index)
+    for name, value in usual.items():
+        rows &= table[name].isna() | (table[name] == value)  # tables of earlier studies lack some columns
+    same_seeds = (table["split_seed"] == table["train_seed"]) & (table["generator_seed"] == table["train_seed"])
+    if (table["stopping"] == "updates").any():
+        rows &= (table["stopping"] == "updates") | (table["arm"] == "real")
+    return table[rows & same_seeds]
 
 
 def finding(summary, test_set):

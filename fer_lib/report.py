@@ -19,7 +19,14 @@ from fer_lib import paths
 
 FIGURES = {
     # File name or pattern -> (section, caption). Sections list their figures in this order.
+    "study_curve": ("answer", "Accuracy of every arm against the ratio of generated to {origin} faces, with 95 % intervals"),
     "ratio_curve": ("answer", "Accuracy against the ratio of generated to {origin} faces, with 95 % intervals"),
+    "study_gains_*": ("answer", "Gain of every arm over the baseline of equal updates, test set {rest}"),
+    "study_axes": ("answer", "Gain with other numbers of {origin} faces, weights, intensities and truncations"),
+    "study_worth": ("answer", "What one generated face is worth"),
+    "study_confusions": ("answer", "How confusions change with generated faces"),
+    "study_calibration": ("answer", "Whether a classifier is as sure as it is right"),
+    "study_variance": ("answer", "Where the spread between runs comes from"),
     "ratio_recall": ("answer", "Recall of each expression, without and with generated faces"),
     "generated_faces": ("generators", "Generated faces: one row a person, one column an expression"),
     "generated_label_fidelity": ("generators", "Share of faces in which an independent judge sees the intended expression"),

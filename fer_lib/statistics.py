@@ -125,13 +125,14 @@ def summary(table, correct, *, headline_ratio, test_set, clusters=None, codes=No
     table : DataFrame as study.run returns it, of one n_real and one weight.
     correct : dict test set -> dict (arm, ratio) -> bool [seeds, images], as study.correctness returns it. Arms may
         have different seeds; each comparison uses those that both arms have. Only `mixed` and `real` or `real_long` are
-        needed; without `real`, `real_long` stands for it below.
+        needed.
     headline_ratio : the ratio whose gain is the headline; it must be in the study.
     test_set : the test set of the headline. clusters : dict test set -> subject of each image, or None.
     codes : dict test set -> int [images], the true expressions, 0..5, or None.
     Returns plain values. For the headline's test set at the top, and for every test set in test_sets:
-        gain_points, gain_relative {estimate, low, high}: mixed over `real`;
-        main_contrast: mixed over `real_long`, the baseline of equal updates (over `real` where that is absent):
+        gain_points, gain_relative {estimate, low, high}: mixed over the baseline, which is `real_long`, or `real` where
+            that is absent;
+        main_contrast: the same in full:
             arm, ratio, baseline, baseline_ratio, seeds, equal_updates (None where the table has no updates),
             accuracy, baseline_accuracy, gain_points, gain_relative, p;
         contrasts: every other arm at the headline ratio, or its own closest to it, over the same baseline, as in
@@ -139,9 +140,8 @@ def summary(table, correct, *, headline_ratio, test_set, clusters=None, codes=No
         recovered: share of external's gain that each arm recovers {estimate, low, high, identified}; {} without
             the arm external;
         upper_bound, see curves.upper_bound, and start, the arm that stands for ratio 0 (the same baseline);
-        controls, one entry per arm other than real and mixed, over `real`;
-    and in test_sets also by_ratio (gain over `real` and gain_points_equal_updates over the main contrast's baseline
-    at every ratio, p and p_equal_updates adjusted by Holm over ratios), n_test, real_accuracy, p, and with codes
+        controls, one entry per arm other than the baseline and mixed, over the baseline;
+    and in test_sets also by_ratio (gain at every ratio, p adjusted by Holm over ratios), n_test, real_accuracy, p, and with codes
     expressions (gain in recall in the main contrast). transfer: further test set -> arm -> its gains on the
     headline's and on that test set and their difference (see intervals.transfer), over the same baseline.
     Raises FerError when the headline's ratio or test set, or both `real` and `real_long`, are missing.
@@ -167,20 +167,18 @@ def _summary_of_test(table, arms, headline_ratio, codes, options):
             raise FerError(f"The study has no arm {needed[0]} at ratio {needed[1]:g}: "
                            "add it to arms and ratios.")
     seeds = seeds_of(table, table["test_set"].iloc[0])
-    real = ("real", 0.0) if ("real", 0.0) in arms else base
-    over_real = gains_against(arms, real, seeds=seeds, **options)
-    over_base = over_real if base == real else gains_against(arms, base, seeds=seeds, **options)
-    controls = dict.fromkeys(arm for arm, _ in arms if arm not in (real[0], "mixed"))
+    over_base = gains_against(arms, base, seeds=seeds, **options)
+    controls = dict.fromkeys(arm for arm, _ in arms if arm not in (base[0], "mixed"))
     found = {"n_test": int(table["n_test"].iloc[0]),
-             "real_accuracy": accuracy_interval(arms[real], **options),
-             "gain_points": over_real[headline]["points"], "gain_relative": over_real[headline]["relative"],
-             "p": over_real[headline]["p"],
+             "real_accuracy": accuracy_interval(arms[base], **options),
+             "gain_points": over_base[headline]["points"], "gain_relative": over_base[headline]["relative"],
+             "p": over_base[headline]["p"],
              "main_contrast": _contrast(table, arms, seeds, headline, base, over_base[headline]),
              "contrasts": _contrasts(table, arms, seeds, headline, base, over_base),
              "recovered": _recovered(arms, seeds, base, headline_ratio, options),
              "upper_bound": {**_bound_of_test(arms, seeds, base, options), "start": base[0]},
-             "by_ratio": _by_ratio(arms, over_real, over_base),
-             "controls": {_control_name(arm): _control(arms, closest(arms, arm, headline_ratio), over_real)
+             "by_ratio": _by_ratio(arms, over_base),
+             "controls": {_control_name(arm): _control(arms, closest(arms, arm, headline_ratio), over_base)
                           for arm in controls}}
     if codes is not None:
         found["expressions"] = recall_gains(*paired(arms, seeds, base, headline), codes, **options)
@@ -228,16 +226,13 @@ def _recovered(arms, seeds, base, headline_ratio, options):
     return {key[0]: recovered_share(*paired(arms, seeds, base, key, external), **options) for key in keys}
 
 
-def _by_ratio(arms, over_real, over_base):
-    """One entry per ratio of `mixed`: accuracy and gains, with p adjusted over the ratios."""
-    ratios = sorted(ratio for arm, ratio in arms if arm == "mixed")
-    real, base = ([gains["mixed", ratio] for ratio in ratios] for gains in (over_real, over_base))
-    adjusted = zip(holm([gain["p"] for gain in real]), holm([gain["p"] for gain in base]), strict=True)
-    return [{"ratio": ratio, "accuracy": float(arms["mixed", ratio].mean()), "seeds": of_real["seeds"],
-             "gain_points": of_real["points"], "gain_relative": of_real["relative"], "p": of_real["p"], "p_holm": p,
-             "gain_points_equal_updates": of_base["points"], "p_equal_updates": of_base["p"],
-             "p_holm_equal_updates": p_base}
-            for ratio, of_real, of_base, (p, p_base) in zip(ratios, real, base, adjusted, strict=True)]
+def _by_ratio(arms, gains):
+    """One entry per ratio of `mixed`: accuracy and gain, with p adjusted over the ratios."""
+    ratios = sorted(ratio for arm, ratio in arms if arm == "mixed" and ("mixed", ratio) in gains)
+    found = [gains["mixed", ratio] for ratio in ratios]
+    return [{"ratio": ratio, "accuracy": float(arms["mixed", ratio].mean()), "seeds": gain["seeds"],
+             "gain_points": gain["points"], "gain_relative": gain["relative"], "p": gain["p"], "p_holm": p}
+            for ratio, gain, p in zip(ratios, found, holm([gain["p"] for gain in found]), strict=True)]
 
 
 def _bound_of_test(arms, seeds, base, options):

@@ -348,7 +348,7 @@ def test_a_sweep_joins_the_tables_and_leaves_the_profile_as_it_was(sweeping):
 def test_a_sweep_runs_once_what_does_not_depend_on_it(sweeping):
     code, out, err = sweeping.main("--sweep", "text=b,c", "--set", "ratio=4")
     assert code == 0, err
-    assert len(re.findall(r"01_first +ran in", out)) == 1 and len(re.findall(r"text=[bc] 02_second ran in", out)) == 2
+    assert len(re.findall(r"01_first +ran in", out)) == 1 and len(re.findall(r"text=[bc] 02_second +ran in", out)) == 2
     joined = pd.read_csv(sweeping.output / "results" / "demo" / "sweep_text_numbers.csv")
     assert list(joined["text"]) == ["b", "c"] and set(joined["made"]) == {4}
 

@@ -79,18 +79,19 @@ def test_noise_tells_nothing_of_its_label():
     assert np.ptp(means) < 3 and abs(means.mean() - np.asarray(POOL.images).mean()) < 15
 
 
-def test_every_arm_of_a_ratio_gets_the_updates_of_mixed():
-    rules = {arm: study.stopping_rule(cell(arm, 2, stopping="updates"), passes=4, looks=5, lr=1e-4) for arm in study.ARMS}
-    assert all(rule == rules["mixed"] for rule in rules.values())
-    assert rules["mixed"]["steps_per_epoch"] * 5 == pytest.approx(4 * 180 / 16, abs=5)
-    assert "steps_per_epoch" not in study.stopping_rule(cell("mixed", 2), passes=4, looks=5)
+def test_every_arm_gets_the_same_updates():
+    rules = [study.stopping_rule(cell(arm, ratio, stopping="updates"), updates=100, looks=5, lr=1e-4)
+             for arm in study.ARMS for ratio in (1, 5)]
+    assert all(rule == rules[0] for rule in rules)
+    assert rules[0]["steps_per_epoch"] * rules[0]["max_epochs"] == 100 and rules[0]["patience"] == 5
+    assert "steps_per_epoch" not in study.stopping_rule(cell("mixed", 2), updates=100, looks=5)
 
 
 def test_a_fixed_number_of_updates_is_spent_whatever_the_arm(tmp_path):
     cells = [cell(arm, 1, n_real=24, stopping="updates") for arm in ("real_long", "mixed_filtered", "augmented", "external")]
     table = study.run(cells, train=POOL, validation=striped_faces(12, seed=3), generated=BANK, pool=GAN_POOL, kept=KEPT,
-                      tests={"lab": striped_faces(12, seed=4)}, folder=tmp_path, passes=2, looks=3, jobs=1)
-    assert table["updates"].nunique() == 1 and (table["stopping"] == "updates").all()
+                      tests={"lab": striped_faces(12, seed=4)}, folder=tmp_path, updates=6, looks=3, jobs=1)
+    assert set(table["updates"]) == {6} and (table["stopping"] == "updates").all()
     assert table["n_generated"].tolist() == [0, 24, 0, 0]
 
 
@@ -142,6 +143,65 @@ def test_plan_has_real_once_and_every_other_arm_at_every_ratio_per_seed():
     assert {each.ratio for each in cells if each.arm == "real"} == {0}
     assert {each.ratio for each in cells if each.arm == "mixed"} == {1, 5}
     assert all(each.split_seed == each.generator_seed == each.train_seed for each in cells)
+
+
+def test_arms_that_add_nothing_are_planned_once_and_real_always_stops_as_in_the_paper():
+    cells = study.plan(["real", "real_long", "augmented", "external"], [1, 5], 60, [0], stopping="updates")
+    assert [(each.arm, each.ratio, each.stopping) for each in cells] == [
+        ("real", 0, "paper"), ("real_long", 0, "updates"), ("augmented", 0, "updates"), ("external", 1, "updates"),
+        ("external", 5, "updates")]
+
+
+USUAL = dict(arms=["real_long", "mixed"], ratios=[5], n_real=60, n_seeds=2)
+
+
+def test_blocks_add_grids_and_no_cell_twice():
+    main = study.plan_blocks([{}], **USUAL)
+    assert len(main) == 4 and {each.stopping for each in main} == {"updates"}
+    more = study.plan_blocks([{}, {"ratios": [1, 5]}, {"n_real": [30, 60], "weight": 0.5, "n_seeds": 1, "arms": ["mixed"]}], **USUAL)
+    assert more[:4] == main and len(more) == len(set(more)) == 4 + 2 + 2
+    assert {(each.n_real, each.weight) for each in more[-2:]} == {(30, 0.5), (60, 0.5)}
+
+
+def test_a_crossed_block_varies_the_seeds_apart():
+    cells = study.plan_blocks([{"arms": ["mixed"], "crossed": 2}], **USUAL)
+    assert [(each.split_seed, each.generator_seed, each.train_seed) for each in cells] == [
+        (0, 0, 0), (0, 1, 1), (1, 0, 2), (1, 1, 3)]
+
+
+@pytest.mark.parametrize("block, message", [({"seeds": 3}, "no key 'seeds'"), ({"n_seeds": [3]}, "give a int"),
+                                            ({"stopping": "soon"}, "give updates or paper"), ({"arms": "mixed"}, "give a list")])
+def test_a_block_that_cannot_be_is_refused(block, message):
+    with pytest.raises(FerError, match=message):
+        study.plan_blocks([block], **USUAL)
+
+
+def test_the_bank_holds_what_a_plan_draws_and_no_more():
+    cells = study.plan_blocks([{"arms": ["mixed"]}, {"arms": ["mixed_filtered"], "n_seeds": 1},
+                               {"arms": ["generated"], "intensity": 0.5, "ratios": [1], "n_seeds": 1}], **USUAL)
+    assert study.bank_needed(cells, keep_share=0.5) == [
+        {"seed": 0, "intensity": 1.0, "truncation": 1.0, "n_identities": 110},
+        {"seed": 1, "intensity": 1.0, "truncation": 1.0, "n_identities": 50},
+        {"seed": 0, "intensity": 0.5, "truncation": 1.0, "n_identities": 10}]
+
+
+def test_a_long_study_says_how_long_it_takes_and_a_short_one_does_not(caplog):
+    assert study.announce(study.LONG - 1, 3, POOL) is None
+    with caplog.at_level("INFO"):
+        seconds = study.announce(study.LONG, 3, POOL, jobs=1)
+    assert seconds > 0 and "3 classifiers, 0.2 million images" in caplog.text
+
+
+def test_quirks_are_kept_for_the_papers_stopping_only(tmp_path):
+    cells = [cell("real", 0, n_real=12), cell("real_long", 0, n_real=12, stopping="updates")]
+    tests = two_test_sets()
+    run(tmp_path, cells=cells, max_epochs=3, updates=2, looks=2, authors_mode=True)
+    plain, unscaled, last = (study.predictions(tmp_path, cells[0], quirk=quirk) for quirk in ("", "unscaled_test", "last_weights"))
+    assert set(plain) == set(unscaled) == set(tests) and not np.allclose(plain["lab"], unscaled["lab"])
+    assert last["lab"].shape == plain["lab"].shape
+    assert study.correctness(tmp_path, cells[:1], tests, quirk="both")["lab"]["real", 0].shape == (1, 24)
+    with pytest.raises(FerError, match="authors_mode=True"):
+        study.predictions(tmp_path, cells[1], quirk="both")
 
 
 @pytest.mark.parametrize("arguments, message", [

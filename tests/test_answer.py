@@ -1,0 +1,77 @@
+"""What the plan of a study makes comparable, and that the answer holds every part that the plan has cells for."""
+
+import json
+
+import numpy as np
+import pytest
+from test_classifier import striped_faces
+from test_study import BANK, GAN_POOL, KEPT, POOL, two_test_sets
+
+from fer_lib import answer, study
+
+USUAL = dict(arms=["real", "real_long", "mixed", "generated", "external"], ratios=[1], n_real=24, n_seeds=2)
+BLOCKS = [{}, {"arms": ["mixed"], "stopping": "paper"}, {"arms": ["mixed"], "ratios": [0.5, 2]},
+          {"arms": ["real_long", "mixed"], "n_real": [12, 18], "n_seeds": 1}, {"arms": ["mixed"], "weight": 0.3},
+          {"arms": ["mixed"], "crossed": 2}]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder, tests = tmp_path_factory.mktemp("study"), two_test_sets()
+    cells = study.plan_blocks(BLOCKS, **USUAL)
+    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, pool=GAN_POOL, kept=KEPT,
+                      tests=tests, folder=folder, device="cpu", jobs=1, updates=2, looks=1, max_epochs=2, lr=1e-3,
+                      authors_mode=True)
+    return cells, table, folder, tests, answer.analyse(table, cells, folder, tests, n_real=24, headline_ratio=1, resamples=200)
+
+
+def test_a_group_holds_one_cell_per_arm_ratio_and_seed():
+    cells = study.plan_blocks(BLOCKS, **USUAL)
+    for options in ({"n_real": 24}, {"n_real": 24, "weight": 0.3}, {"n_real": 12}, {"n_real": 24, "stopping": "paper"}):
+        group = answer.group(cells, **options)
+        names = [(cell.arm, cell.ratio, cell.train_seed) for cell in group]
+        assert group and len(names) == len(set(names)), options
+    assert {cell.arm for cell in answer.group(cells, n_real=24, stopping="paper")} == {"real", "mixed"}
+    assert {cell.ratio for cell in answer.group(cells, n_real=24) if cell.arm == "mixed"} == {0.5, 1, 2}
+
+
+def test_the_answer_is_plain_and_holds_all_that_was_planned(found):
+    *_, summary = found
+    assert json.loads(json.dumps(summary)).keys() == summary.keys()
+    assert {"main_contrast", "axes", "worth", "variance", "paper_stopping", "authors_mode", "other_n_real"} <= summary.keys()
+    assert summary["main_contrast"]["baseline"] == "real_long" and summary["main_contrast"]["equal_updates"]
+    assert {row["quirk"] for row in summary["authors_mode"]} == {"none", "more_updates", *study.QUIRKS}
+    assert set(summary["other_n_real"]) == {"12", "18"} and set(summary["paper_stopping"]) == {"lab", "wild"}
+
+
+def test_gains_agree_with_the_table(found):
+    _, table, _, _, summary = found
+    main = table.query("n_real == 24 and stopping == 'updates' and weight == 1 and split_seed == train_seed"
+                       " and generator_seed == train_seed and test_set == 'lab'")
+    means = main.groupby(["arm", "ratio"])["accuracy"].mean()
+    gain = 100 * (means["mixed", 1] - means["real_long", 0])
+    assert np.isclose(summary["gain_points"]["estimate"], gain) and np.isclose(summary["axes"][-2]["gain_points"]["estimate"], gain)
+    paper = table.query("stopping == 'paper' and test_set == 'wild'").groupby("arm")["accuracy"].mean()
+    assert np.isclose(summary["paper_stopping"]["wild"]["gain_points"]["estimate"], 100 * (paper["mixed"] - paper["real"]))
+
+
+def test_a_small_plan_has_a_small_answer(found):
+    cells, table, folder, tests, _ = found
+    few = [cell for cell in answer.group(cells, n_real=24) if cell.arm in ("real_long", "mixed") and cell.ratio != 2]
+    summary = answer.analyse(answer.rows_of(table, few), few, folder, tests, n_real=24, headline_ratio=1, resamples=50)
+    assert not {"worth", "law", "variance", "authors_mode", "paper_stopping"} & summary.keys()
+    assert len(answer.sentences(summary)) == 2
+
+
+@pytest.mark.parametrize("low, high, verb", [(1, 3, "raise"), (-3, -1, "lower"), (-1, 1, "do not clearly change")])
+def test_the_sentences_follow_the_interval(found, low, high, verb):
+    summary = json.loads(json.dumps(found[-1]))
+    summary["main_contrast"]["gain_points"] |= {"low": low, "high": high}
+    told = answer.sentences(summary, "rendered")
+    assert verb in told[0] and "rendered faces alone at as many updates" in told[0] and len(told) == 3
+
+
+def test_probabilities_share_their_seeds(found):
+    cells, _, folder, _, _ = found
+    seen = answer.probabilities(answer.group(cells, n_real=24), folder, "lab", [("mixed", 1.0), ("real_long", 0.0), ("noise", 1.0)])
+    assert set(seen) == {("mixed", 1.0), ("real_long", 0.0)} and all(rows.shape == (2, 24, 6) for rows in seen.values())
