@@ -341,6 +341,9 @@ def arms_curve(means, *, bounds=None, origin="real", baseline="real_long",
     tests = list(dict.fromkeys(means["test_set"]))
     base = baseline if (means["arm"] == baseline).any() else "real"
     single = _single_arms(means, base)
+    curved = ~means["arm"].isin([*single, base, "real"])
+    if not curved.any():
+        return _points_only(means, tests, base, single, origin, interval)
     columns, width = (2, PAGE) if single else (1, COLUMN * 1.2)
     with _figure(width, 2.5 * len(tests) + 0.5, len(tests), columns, sharex="col") as (figure, axes):
         for row, test in zip(axes, tests, strict=True):
@@ -358,6 +361,20 @@ def arms_curve(means, *, bounds=None, origin="real", baseline="real_long",
     return figure
 
 
+def _points_only(means, tests, base, single, origin, interval):
+    """`arms_curve` of a study with one ratio: one panel per test set, side by side."""
+    height = 0.24 * len(single) + 1.1
+    with _figure(PAGE, height, 1, len(tests), sharey=True) as (figure, [axes]):
+        for axis, test in zip(axes, tests, strict=True):
+            panel = means[means["test_set"] == test]
+            _baseline_band([None, axis], panel[panel["arm"] == base].iloc[-1], base, origin)
+            _single_points(axis, panel[panel["arm"].isin(single)], origin, order=single)
+            axis.set(title=f"test set: {test}", xlabel="accuracy (fraction of test images)")
+        figure.legend(*_unique_handles(axes[0]), loc="outside upper center",
+                      title=f"trained on … (ratio in brackets; bars and band: {interval})", title_fontsize=7)
+    return figure
+
+
 def _single_arms(means, base):
     """Arms other than the baseline that were trained at one ratio only; not `real`, where that is the baseline."""
     counts = means.groupby("arm", sort=False)["ratio"].nunique()
@@ -368,6 +385,8 @@ def _baseline_band(axes, row, arm, origin):
     """Accuracy of the baseline with its interval: across the curves, and upright where arms stand in rows."""
     colour, _, line = _style(arm)
     for axis, draw_line, draw_span in zip(axes, ("axhline", "axvline"), ("axhspan", "axvspan"), strict=False):
+        if axis is None:
+            continue
         getattr(axis, draw_line)(row["accuracy"], color=colour, linestyle=line, linewidth=1,
                                  label=arm_title(arm, origin), zorder=1)
         getattr(axis, draw_span)(row["low"], row["high"], color=colour, alpha=0.13, linewidth=0, zorder=0)
@@ -389,9 +408,10 @@ def _curves(axis, rows, origin):
     axis.set_xlim(0, 1.06 * largest)
 
 
-def _single_points(axis, rows, origin):
-    """One arm a line, the best on top."""
-    rows = rows.sort_values("accuracy").reset_index(drop=True)
+def _single_points(axis, rows, origin, order=None):
+    """One arm a line, the best on top, or in a given order from below."""
+    rows = rows.sort_values("accuracy", key=None if order is None else lambda column: rows["arm"].map(order.index))
+    rows = rows.reset_index(drop=True)
     for position, row in rows.iterrows():
         colour, marker, _ = _style(row["arm"], position)
         axis.errorbar(row["accuracy"], position, xerr=_reach(row).reshape(2, 1), color=colour, marker=marker,

@@ -88,7 +88,7 @@ RANGES = {
     "gamma": NOT_NEGATIVE, "*_gamma": NOT_NEGATIVE, "weight_*": NOT_NEGATIVE, "*_weight": NOT_NEGATIVE,
     "*kimg": POSITIVE,
     "updates_per_epoch": NOT_NEGATIVE, "study_looks": COUNT,
-    "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
+    "n_blocks": NOT_NEGATIVE, "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
     "*epochs": COUNT, "*updates": COUNT, "*batch_size": COUNT, "*_channels": COUNT, "*_dim": COUNT,
     "*_blocks": COUNT, "*_layers": COUNT, "*_every": COUNT, "*_interval": COUNT, "patience": COUNT,
     "resamples": COUNT,

@@ -39,6 +39,10 @@ PICTURES = np.zeros((2, 3, 1, 32, 32), np.uint8)
 FOUND = {"ratio": 2.2, "low": 1.5, "high": 3.0, "identified": True}
 NOT_FOUND = {"ratio": None, "low": None, "high": None, "identified": False}
 
+AXES = [{"test_set": test, "n_real": n, "weight": weight, "intensity": intensity, "truncation": 1.0,
+         "gain_points": {"estimate": 1.0, "low": -1.0, "high": 3.0}}
+        for test in ("lab", "wild") for n, weight, intensity in ((600, 1, 1), (120, 1, 1), (600, 0.3, 1), (120, 1, 0.5))]
+
 EVERY_FIGURE = {
     "contact_sheet": lambda: plots.contact_sheet(PICTURES, row_titles=["a", "b"], column_titles=list("xyz")),
     "contact_sheet_colour": lambda: plots.contact_sheet(np.zeros((1, 1, 3, 40, 32), np.uint8), scale=2),
@@ -48,6 +52,9 @@ EVERY_FIGURE = {
     "confusion": lambda: plots.confusion(np.eye(6)),
     "ratio_curve": lambda: plots.ratio_curve(means(), bounds={"lab": FOUND, "wild": NOT_FOUND}),
     "ratio_curve_one_test": lambda: plots.ratio_curve(means(["lab"])),
+    "arms_curve": lambda: plots.arms_curve(means(), bounds={"lab": FOUND}, baseline="real"),
+    "arms_curve_of_one_ratio": lambda: plots.arms_curve(means()[means()["ratio"].isin([0, 5])], baseline="real"),
+    "axis_gains": lambda: plots.axis_gains(AXES, n_real=600),
     "recall_by_expression": lambda: plots.recall_by_expression(recalls()),
 }
 
@@ -89,3 +96,9 @@ def test_curves_of_an_arm_pass_through_its_accuracies():
     axis = plots.ratio_curve(means(["lab"])).axes[0]
     heights = [np.asarray(line.get_ydata()).tolist() for line in axis.lines]
     assert [0.51, 0.52, 0.55] in heights
+
+
+def test_an_axis_is_shown_where_it_was_varied():
+    words = texts(plots.axis_gains(AXES, n_real=600))
+    assert "real training images" in words and "weight of a generated face in the loss, 600 real" in words
+    assert "intensity of generated expressions, 120 real" in words and "truncation" not in words
