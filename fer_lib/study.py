@@ -135,11 +135,14 @@ def mixed_filtered(sources, cell):
 
 
 def external(sources, cell):
-    """The images of `real` and as many of those that the GANs were trained on, with their labels."""
+    """The images of `real` and as many of those that the GANs were trained on, with their labels.
+
+    An expression of which the pool has too few has them repeated, so that the classes stay balanced.
+    """
     if sources.pool is None:
         raise FerError("The arm external needs the pool that the GANs were trained on: give pool=parts['pool'].")
     rng = np.random.default_rng([cell.split_seed, 3])
-    return real(sources, cell) + [_draw_balanced(sources.pool, cell.n_added, rng, "the GANs' pool")]
+    return real(sources, cell) + [_draw_balanced(sources.pool, cell.n_added, rng, "the GANs' pool", repeat=True)]
 
 
 @dataclass(frozen=True)
@@ -198,12 +201,17 @@ def draw_generated(bank, n, *, generator_seed, intensity=1.0, truncation=1.0):
     return _draw_balanced(rows, n, np.random.default_rng([generator_seed, 1]), what)
 
 
-def _draw_balanced(faces, n, rng, what):
-    """The first images of each expression in a random order that depends on `rng` alone, not on `n`."""
+def _draw_balanced(faces, n, rng, what, *, repeat=False):
+    """The first images of each expression in a random order that depends on `rng` alone, not on `n`.
+
+    repeat : begin again where an expression has fewer than needed, instead of a FerError.
+    """
     codes, chosen = faces.codes, []
     for code, expression in enumerate(EXPRESSIONS):
         rows = rng.permutation(np.flatnonzero(codes == code))
         wanted = n // len(EXPRESSIONS) + (code < n % len(EXPRESSIONS))
+        if repeat and len(rows):
+            rows = np.resize(rows, max(len(rows), wanted))
         if len(rows) < wanted:
             raise FerError(f"Only {len(rows)} images of {expression} are among {what}, but {wanted} are "
                            "needed: provide more, or lower n_real or the largest ratio.")

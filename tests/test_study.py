@@ -72,6 +72,16 @@ def test_every_arm_has_the_real_images_and_what_it_adds_and_nothing_else(arm):
     assert faces.counts()[list(EXPRESSIONS)].nunique() == 1 and faces.counts()["neutral"] == 0
 
 
+def test_a_pool_with_too_few_of_an_expression_has_them_repeated():
+    rows = np.flatnonzero(GAN_POOL.table["expression"] == "disgust")
+    few = GAN_POOL.select(np.setdiff1d(np.arange(len(GAN_POOL)), rows[7:]))
+    faces, _ = study.training_set(study.Sources(POOL, BANK, few), cell("external", 2))
+    added = faces.table[faces.table["id"].isin(ids(few))]["id"]
+    assert faces.counts()["disgust"] == 30 and added.nunique() == 100 + 7
+    with pytest.raises(FerError, match="Only 0 images of disgust"):
+        study.training_set(study.Sources(POOL, BANK, few.select(few.table["expression"] != "disgust")), cell("external", 2))
+
+
 def test_noise_tells_nothing_of_its_label():
     faces, _ = study.training_set(SOURCES, cell("noise", 5))
     drawn = faces.select(faces.table["id"].str.startswith("noise").to_numpy())
