@@ -142,11 +142,12 @@ def nearest_distances(images, faces, *, coarse=12):
 
 
 def _distances(images, faces, coarse):
-    given, known = _coarse(images, coarse), _coarse(np.asarray(faces.images), coarse)
+    given, known = reduced(images, coarse), reduced(np.asarray(faces.images), coarse)
     return torch.cdist(given, known) / known.shape[1] ** 0.5, known
 
 
-def _coarse(images, size):
+def reduced(images, size=12):
+    """Images, uint8 [n, C, H, W], averaged to size x size pixels in 0..1: float32 [n, C * size * size]."""
     pixels = torch.from_numpy(np.array(images)).float().div(255)
     return torch.nn.functional.adaptive_avg_pool2d(pixels, size).flatten(1)
 

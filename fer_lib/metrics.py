@@ -1,5 +1,6 @@
 """How good generated faces are, measured by a network that the study itself does not use."""
 
+import warnings
 import logging
 
 import numpy as np
@@ -174,7 +175,9 @@ def kid(judge, real, generated, *, subsets=50, subset_size=200, seed=0):
     Returns (mean, standard deviation over subsets), floats. Source: Binkowski et al. (2018), eq. 4.
     """
     size = min(subset_size, len(real), len(generated))
-    metric = KernelInceptionDistance(feature=_Features(judge), subsets=subsets, subset_size=size)
+    with warnings.catch_warnings():  # that it keeps all features is known: these sets are small
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
+        metric = KernelInceptionDistance(feature=_Features(judge), subsets=subsets, subset_size=size)
     metric = _compared(metric, judge, real, generated)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)

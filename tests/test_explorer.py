@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import datetime, timezone
 
 import numpy as np
 import pandas as pd
@@ -187,3 +188,100 @@ def test_damaged_results_are_named(tmp_path, monkeypatch):
     path.write_text(json.dumps(summary)[:50])
     with pytest.raises(FerError, match="06_ratio_study"):
         explorer.read_study(workspace)
+
+
+def flow_gans():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow_gan = expression_flow.Generator(width=8, n_blocks=1).eval()
+        torch.nn.init.normal_(flow_gan.head.bias, std=0.5)
+    return tiny_gans()[0], flow_gan
+
+
+def test_a_mix_goes_from_one_person_to_the_other(gans):
+    first, second = (explorer.person_of(gans[0], seed=seed, truncation=1.0) for seed in (3, 8))
+    ends = [explorer.person_of(gans[0], seed=3, truncation=1.0, other=8, mix=mix) for mix in (0, 1)]
+    assert torch.equal(ends[0], first) and torch.allclose(ends[1], second, atol=1e-5)
+    between = explorer.person_of(gans[0], seed=3, truncation=1.0, other=8, mix=0.5)
+    assert not torch.allclose(between, first, atol=1e-3) and not torch.allclose(between, second, atol=1e-3)
+    with pytest.raises(FerError, match="mix 2"):
+        explorer.person_of(gans[0], seed=3, truncation=1.0, other=8, mix=2)
+    with pytest.raises(FerError, match="seed -1"):
+        explorer.person_of(gans[0], seed=3, truncation=1.0, other=-1, mix=0.5)
+
+
+def test_rising_intensity_starts_at_the_face_and_passes_the_full_expression():
+    identity_gan, flow_gan = flow_gans()
+    person = explorer.person_of(identity_gan, seed=1, truncation=1.0)
+    steps = explorer.rising(flow_gan, person, "anger").astype(int)
+    faces = explorer.faces_of(identity_gan, flow_gan, seed=1, truncation=1.0).astype(int)
+    assert np.array_equal(steps[0], faces[0])
+    assert np.abs(steps[explorer.RISING.index(1)] - faces[explorer.COLUMNS.index("anger")]).max() <= 1
+    assert (np.diff(np.abs(steps - steps[0]).mean((1, 2, 3))) > 0).all()
+
+
+def test_the_change_map_finds_where_a_face_was_changed():
+    before = np.full((1, 64, 64), 100, np.uint8)
+    after = before.copy()
+    after[:, 48:56, 24:40] = 180
+    heat, shares = explorer.change_map(before, after)
+    assert shares["mouth"] == pytest.approx(1) and shares["elsewhere"] == pytest.approx(0, abs=1e-6)
+    assert heat[:, 50, 30].sum() > heat[:, 5, 5].sum() and heat.shape == (3, 64, 64)
+    assert explorer.change_map(before, before)[1]["mouth"] == 0
+
+
+def test_controls_move_what_they_say(gans):
+    app = explorer.Explorer(*flow_gans(), origin="rendered", expression="fear")
+    heat, regions = app.change.value, app.regions.value
+    app.intensity.value = 0.2
+    assert app.change.value != heat and app.regions.value != regions and "mouth" in regions
+    app.expression.value = "surprise"
+    assert "surprise" in app.change.tooltip and all("surprise, intensity" in tile.tooltip for tile in app.steps)
+    before = pictures(app)
+    app.mix.value = 0.5
+    assert all(old != new for old, new in zip(before, pictures(app), strict=True)) and "mixed with 1" in app.tiles[0].tooltip
+
+
+def test_a_saved_sheet_comes_with_the_code_that_makes_it_again(tmp_path):
+    gans = flow_gans()
+    app = explorer.Explorer(*gans, origin="rendered", folder=tmp_path, seed=4, truncation=0.5, intensity=0.8)
+    app.mix.value = 0.25
+    app.save.click()
+    assert Image.open(app.saved).size[0] > 400 and app.saved.parent == tmp_path
+    code = app.snippet.value.removeprefix("<pre>").removesuffix("</pre>")
+    again = eval(code, {"explorer": explorer, "gans": gans})  # the snippet that a reader would paste
+    assert np.array_equal(again, app.pictures)
+
+
+def test_the_nearest_face_of_the_pool_is_shown_with_its_distance(gans):
+    from test_classifier import striped_faces
+    pool = striped_faces(24, seed=2)
+    app = explorer.Explorer(*gans, origin="rendered", pool=pool)
+    near, distance, usual = explorer.generation.nearest_faces(app.pictures[:1], pool)
+    assert app.nearest.value == explorer.png(near[0], side=explorer.BIG)
+    assert f"{distance:.3f}" in app.nearest_caption.value and f"{usual:.3f}" in app.nearest_caption.value
+
+
+def upload(app, data):
+    app.photo.value = ({"name": "me.png", "type": "image/png", "size": len(data), "content": memoryview(data),
+                        "last_modified": datetime.now(timezone.utc)},)
+
+
+def test_an_own_photo_is_shown_in_all_expressions_and_never_stored(tmp_path):
+    app = explorer.Explorer(*flow_gans(), origin="rendered", folder=tmp_path)
+    before = pictures(app)
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 60, 3), np.uint8)).save(file, "PNG")
+    upload(app, file.getvalue())
+    assert pictures(app) != before and "not stored" in app.message.value and app.photo.value == ()
+    app.save.click()
+    assert not list(tmp_path.iterdir()) and "not stored" in app.message.value
+    app.another.click()
+    assert app.from_photo is None and "seed 1" in app.face_caption.value
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path):
+    app = explorer.Explorer(*flow_gans(), origin="rendered", folder=tmp_path)
+    before = pictures(app)
+    upload(app, b"no picture")
+    assert "no picture" in app.message.value and pictures(app) == before
