@@ -1,7 +1,7 @@
 """How good generated faces are, measured by a network that the study itself does not use."""
 
-import warnings
 import logging
+import warnings
 
 import numpy as np
 import pandas as pd
