@@ -4,7 +4,7 @@
 """
 
 from fer_lib import statistics, study
-from fer_lib.labels import EXPRESSIONS
+from fer_lib.errors import FerError
 
 AXES = ("n_real", "weight", "intensity", "truncation")
 PLAIN = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": "updates"}
@@ -127,7 +127,7 @@ def authors_mode(cells, folder, tests, n_real, ratio, usual, **options):
     for quirk in ["", *study.QUIRKS]:
         try:
             found = _gain(as_paper, folder, tests, *both, quirk=quirk, **options)
-        except study.FerError:  # kept only where the study ran with authors_mode
+        except FerError:  # kept only where the study ran with authors_mode
             return []
         rows += [{"quirk": quirk or "more_updates", **row} for row in found]
     corrected = _gain(group(cells, n_real=n_real, **usual), folder, tests, ("real_long", 0.0), both[1], **options)
@@ -205,10 +205,3 @@ def sentences(summary, origin="real"):
     told.append(f"More than {bound['ratio']:.1f} for each ({bound['low']:.1f} to {bound['high']:.1f}) did not help further."
                 if bound["identified"] else "A point from which on more does not help is not identified within this grid.")
     return told
-
-
-def expression_gains(summary, test_set=None):
-    """Gain in recall of each expression in the main contrast, as rows for a table."""
-    gains = summary["test_sets"][test_set or summary["test_set"]]["expressions"]
-    return [{"expression": name, **{key: gains[name]["points"][key] for key in ("estimate", "low", "high")}}
-            for name in EXPRESSIONS if name in gains]

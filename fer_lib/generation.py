@@ -5,7 +5,6 @@ each expression on it.
 """
 
 import logging
-import math
 from pathlib import Path
 
 import numpy as np
@@ -150,11 +149,6 @@ def reduced(images, size=12):
     """Images, uint8 [n, C, H, W], averaged to size x size pixels in 0..1: float32 [n, C * size * size]."""
     pixels = torch.from_numpy(np.array(images)).float().div(255)
     return torch.nn.functional.adaptive_avg_pool2d(pixels, size).flatten(1)
-
-
-def identities_needed(largest_ratio, n_real):
-    """Identities per seed so that every expression has enough faces for the largest ratio of a study."""
-    return max(1, math.ceil(largest_ratio * n_real / len(EXPRESSIONS)))
 
 
 def make_bank(identity_folder, expression_folder, folder, *, wanted, device="auto"):
