@@ -46,7 +46,7 @@ class Trained:
 
 
 def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, patience=5, steps_per_epoch=None,
-          device="auto", weights=None, augmented=False, best_by="loss"):
+          device="auto", weights=None, augmented=False, best_by="loss", precision="float32"):
     """Train the paper's CNN, stopping early on the validation loss.
 
     As the authors did: Adam at 1e-4, batches of 16, at most 50 epochs, patience 5, no augmentation.
@@ -67,10 +67,14 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         validation "accuracy" (of equal ones the lowest loss). A network that has learned its few images by heart is
         sure of its mistakes too, so its loss rises long before its accuracy falls.
     augmented : vary every training image anew each time it is seen, see classical.vary.
+    precision : of convolutions and products in training, "float32", or "bfloat16", which is about twice as fast on
+        processors that have it; weights, their updates and all predictions stay float32.
     Returns Trained.
-    Raises FerError when a class has no image, another label than the six occurs, or sizes differ.
+    Raises FerError for another precision, when a class has no image, another label than the six occurs, or sizes differ.
     Source: arXiv 2303.15223 and the authors' public repository Facial-Expression-Recognition.
     """
+    if precision not in ("float32", "bfloat16"):
+        raise FerError(f"The precision {precision!r} is unknown: use float32 or bfloat16.")
     check_six_classes(train, "the training part")
     check_six_classes(validation, "the validation part")
     _check_shapes(train, validation)
@@ -84,19 +88,24 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         history, best, updates = _fit(
             model, _on_device(train, device), _on_device(validation, device),
             _loss_weights(weights, len(train), device), vary=classical.vary if augmented else None,
-            lr=lr, max_epochs=max_epochs, patience=patience, best_by=best_by,
+            lr=lr, max_epochs=max_epochs, patience=patience, best_by=best_by, precision=precision,
             epochs=_epochs(len(train), batch_size, steps_per_epoch, torch.Generator().manual_seed(seed)))
     last = copy.deepcopy(model.state_dict())
     model.load_state_dict(best["state"])
     return Trained(model.eval(), history, best["epoch"], updates, time.perf_counter() - start, last)
 
 
+def in_precision(precision, device):
+    """A context in which convolutions and matrix products on `device` are computed in "float32" or "bfloat16"."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
 def images_per_second(shape, *, updates=12, batch_size=16):
     """How many images a second the paper's CNN trains on, in this process.
 
-    shape : (image size in pixels, channels, device name). The first third of the updates is not counted.
+    shape : (image size in pixels, channels, device name, precision). The first third of the updates is not counted.
     """
-    image_size, channels, device = shape
+    image_size, channels, device, precision = shape
     device = engine.device(device)
     engine.keep_memory()
     with seeded(0, device):
@@ -104,9 +113,9 @@ def images_per_second(shape, *, updates=12, batch_size=16):
         model = PaperCNN(image_size=image_size, channels=channels).to(device, memory_format=torch.channels_last)
         data = images, torch.arange(batch_size, device=device) % len(EXPRESSIONS)
         optimizer, weights = torch.optim.Adam(model.parameters(), fused=True), torch.ones(batch_size, device=device)
-        _train_epoch(model, optimizer, data, weights, [torch.arange(batch_size)] * (updates // 3), None)
+        _train_epoch(model, optimizer, data, weights, [torch.arange(batch_size)] * (updates // 3), None, precision)
         start, counted = time.perf_counter(), updates - updates // 3
-        _train_epoch(model, optimizer, data, weights, [torch.arange(batch_size)] * counted, None)
+        _train_epoch(model, optimizer, data, weights, [torch.arange(batch_size)] * counted, None, precision)
         return counted * batch_size / (time.perf_counter() - start)
 
 
@@ -123,7 +132,7 @@ def _epochs(n, batch_size, steps, generator):
         yield list(itertools.islice(batches, steps))
 
 
-def _fit(model, train, validation, weights, *, vary, epochs, lr, max_epochs, patience, best_by):
+def _fit(model, train, validation, weights, *, vary, epochs, lr, max_epochs, patience, best_by, precision):
     """Train until no epoch has been the best one for `patience` epochs.
 
     train, validation : (images uint8 [n, C, H, W], codes int64 [n]) on the model's device.
@@ -133,7 +142,7 @@ def _fit(model, train, validation, weights, *, vary, epochs, lr, max_epochs, pat
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, eps=1e-7, fused=True)
     best, rows, updates = {"epoch": 0, "score": (float("inf"),)}, [], 0
     for epoch, batches in enumerate(itertools.islice(epochs, max_epochs), start=1):
-        train_loss = _train_epoch(model, optimizer, train, weights, batches, vary)
+        train_loss = _train_epoch(model, optimizer, train, weights, batches, vary, precision)
         updates += len(batches)
         loss, accuracy = _validate(model, *validation)
         if not np.isfinite(loss):
@@ -149,7 +158,7 @@ def _fit(model, train, validation, weights, *, vary, epochs, lr, max_epochs, pat
     return pd.DataFrame(rows, columns=columns), best, updates
 
 
-def _train_epoch(model, optimizer, data, weights, batches, vary):
+def _train_epoch(model, optimizer, data, weights, batches, vary, precision):
     """One pass over the batches of indices; returns the mean loss per image (with dropout, weighted)."""
     images, codes = data
     model.train()
@@ -157,7 +166,9 @@ def _train_epoch(model, optimizer, data, weights, batches, vary):
     for index in batches:
         index = index.to(images.device)
         batch = _scaled(images[index])
-        losses = F.cross_entropy(model(vary(batch) if vary else batch), codes[index], reduction="none")
+        with in_precision(precision, images.device):  # anew for every batch: it keeps copies of the weights
+            logits = model(vary(batch) if vary else batch)
+        losses = F.cross_entropy(logits.float(), codes[index], reduction="none")
         loss = (losses * weights[index]).mean()
         optimizer.zero_grad()
         loss.backward()

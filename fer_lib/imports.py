@@ -97,7 +97,7 @@ def find_weights(choice, *, role, dataset, faces):
     """The file that a choice of weights means, or None when the generator is to be trained.
 
     choice : "shipped", "train", or the path of a file of one of KINDS; a relative one starts at the repository.
-    role : "identity" or "expression". dataset : name as in data.prepare. faces : Faces [n] of the pool.
+    role : "identity", "expression", or a name in referee.KINDS. dataset : name as in data.prepare. faces : Faces [n] of the pool.
     "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size, and otherwise
     training, which a log line says.
     Raises FerError when the file does not exist.
@@ -109,7 +109,7 @@ def find_weights(choice, *, role, dataset, faces):
     path = paths.REPOSITORY / "weights" / dataset / f"{role}.safetensors"
     if path.is_file() and _made_for(path) == (faces.image_size, faces.channels):
         return path
-    log.info("no %s generator is shipped for %s faces of %d pixels and %d channels: it is trained now", role, dataset,
+    log.info("no weights of %s are shipped for %s faces of %d pixels and %d channels: they are trained now", role, dataset,
              faces.image_size, faces.channels)
     return None
 

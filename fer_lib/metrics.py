@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # ---- the judge -----------------------------------------------------------------------------------------
 
-def train_judge(faces, *, seed, epochs=20, lr=3e-3, batch_size=32, width=24, device="auto"):
+def train_judge(faces, *, seed, epochs=20, lr=3e-3, batch_size=64, width=24, device="auto"):
     """A judge of expressions, trained on faces that share no subject with the study's test sets.
 
     faces : Faces, real or rendered, of the seven expressions or of six; those that occur are judged.
@@ -58,7 +58,8 @@ def _check_judge_faces(faces):
 def fit_judge(judge, faces, codes, *, epochs, lr, batch_size, seed):
     """Train a network in place to tell the classes of faces apart.
 
-    AdamW with a one-cycle schedule over shuffled, augmented batches (incomplete ones are left out).
+    AdamW with a one-cycle schedule over augmented batches. An epoch is as many images as there are, drawn with
+    replacement; the chance of a class is that of the square root of its size, so that rare classes are learned too.
     judge : Judge. faces : Faces [n]. codes : int [n], 0 .. n_classes - 1. Other arguments: see `train_judge`.
     """
     device = next(judge.parameters()).device
@@ -67,11 +68,13 @@ def fit_judge(judge, faces, codes, *, epochs, lr, batch_size, seed):
     n_batches = len(codes) // batch_size
     optimizer = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=1e-2, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * n_batches)
-    order = torch.Generator().manual_seed(seed)
+    order, sizes = torch.Generator().manual_seed(seed), codes.bincount().clamp(min=1).double()
+    chances = sizes[codes].rsqrt().cpu()
     judge.train()
     for epoch in range(epochs):
         total = torch.zeros((), device=images.device)
-        for index in torch.randperm(len(codes), generator=order)[:n_batches * batch_size].split(batch_size):
+        drawn = torch.multinomial(chances, n_batches * batch_size, replacement=True, generator=order)
+        for index in drawn.split(batch_size):
             index = index.to(images.device)
             logits = judge(_jittered(_scaled(images[index])))
             loss = F.cross_entropy(logits, codes[index], label_smoothing=0.1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib import embedding, engine, generation, metrics, selection, statistics, study, training, truth, weights
+from fer_lib import embedding, engine, generation, metrics, referee, selection, statistics, study, training, truth, weights
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
@@ -23,20 +23,20 @@ MEASURES = ("coverage", "truth", "selection", "gan_train", "identity_fid")
 IDENTITY_DRAWS, FACES_PER_DRAW = 10, 1_000  # faces of random identities behind identity_fid_ratio
 
 
-def judge_generators(parts, tests, bank, gans, folder, *, measures, epochs, seed, keep_share=0.7,
+def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measures, seed, keep_share=0.7,
                      gan_train=None, resamples=2_000, device="auto"):
     """Measure the generators and write quality.json into `folder`.
 
     parts : dict with the Faces pool (the GANs' and the judge's), train and validation.
     tests : dict name -> Faces (real or rendered) that neither GANs nor judge have seen; the first is compared with.
     bank : Faces, the generated ones. gans : dict name -> folder of its generator.safetensors: `expression`, and
-    `identity` and `identity_paper` for "identity_fid".
+    `identity` and `identity_paper` for "identity_fid". referee_folder : of the networks that look, see referee.provide.
     measures : what is measured besides labels and distances, of MEASURES: "coverage" of real faces by generated
     ones, with precision, recall, density and the distance to the nearest pool face; "truth", errors against rendered
     expressions and the identity kept (built-in faces only); "selection", labels and coverage after filtering;
     "gan_train", what a classifier learns from generated faces alone; "identity_fid", the Fréchet distance of the
     identity GAN beside that of the paper's.
-    epochs, seed : of metrics.train_judge. keep_share : of selection.keep_best.
+    seed : of resamples and draws. keep_share : of selection.keep_best.
     gan_train : options of `gan_train_share`.
     Raises FerError for an unknown measure.
     """
@@ -45,8 +45,11 @@ def judge_generators(parts, tests, bank, gans, folder, *, measures, epochs, seed
         raise FerError(f"The measure {unknown[0]!r} is unknown: choose from {', '.join(MEASURES)}.")
     pool, first = parts["pool"], next(iter(tests.values()))
     options = {"resamples": resamples, "seed": seed}
-    judge = metrics.train_judge(pool, seed=seed, epochs=epochs, device=device)
-    values = {"judge": {"trained_on": f"{len(pool)} {pool.origin} faces of the pool", "epochs": epochs, "seed": seed},
+    networks = referee.load(referee_folder, device=device)
+    judge, scores = networks.judge, selection.score(networks.selector, bank)
+    trained_on = weights.read_metadata(Path(referee_folder) / "judge.safetensors")["trained_on"]
+    values = {"judge": {"trained_on": f"{trained_on['n']} {trained_on['origin']} faces of the pool"},
+              "selector_thresholds": referee.thresholds_of(bank, scores, share=keep_share),
               "n_generated": len(bank), "label_fidelity": judged(judge, bank, tests, **options),
               **distances(judge, pool.of(EXPRESSIONS), bank, tests)}
     shares = {"label_fidelity_share": fidelity_share(judge, bank, first, **options)}
@@ -54,11 +57,10 @@ def judge_generators(parts, tests, bank, gans, folder, *, measures, epochs, seed
         values["neighbours"], shares["coverage_unfiltered_share"] = coverage_share(judge, pool, bank, first, seed=seed)
         shares["nearest_distance_share"] = nearest_distance_share(pool, bank, first, **options)
     if "truth" in measures and pool.origin == "rendered":
-        shares |= measured_against_truth(gans["expression"], pool, first, seed=seed + 2, resamples=resamples,
-                                         device=device)
+        shares |= measured_against_truth(gans["expression"], networks.embedder, first, seed=seed + 2,
+                                         resamples=resamples, device=device)
     if "selection" in measures:
-        selector = selection.train_selector(pool, parts["validation"], seed=seed + 1, device=device).model
-        kept, values["selection"] = selection.select(bank, selector, share=keep_share)
+        kept, values["selection"] = selection.select(bank, scores, share=keep_share)
         np.save(Path(folder) / "kept.npy", bank.table["id"].isin(kept.table["id"]).to_numpy())
         shares["label_fidelity_filtered_share"] = fidelity_share(judge, kept, first, **options)
         _, shares["coverage_share"] = coverage_share(judge, pool, kept, first, seed=seed)
@@ -75,7 +77,7 @@ def judge_generators(parts, tests, bank, gans, folder, *, measures, epochs, seed
 def load_quality(folder):
     """What `judge_generators` wrote.
 
-    Returns a dict: label_fidelity (for `generated` and every test set: expression or "all" -> {estimate, low,
+    Returns a dict: selector_thresholds (see referee.Referee), label_fidelity (for `generated` and every test set: expression or "all" -> {estimate, low,
     high}, fractions), fid and kid (in the judge's features, to the pool's six expressions), judge, n_generated,
     neighbours (precision, recall, density, coverage), selection (how many generated faces were kept), and each
     *_share and *_ratio as {estimate, low, high}.
@@ -224,10 +226,11 @@ def gan_train_share(parts, bank, test, folder, *, n_real, n_seeds, resamples=2_0
 
 # ---- against the truth, which is known for built-in faces -------------------------------------------------
 
-def measured_against_truth(expression_gan, pool, test, *, seed, resamples, device):
+def measured_against_truth(expression_gan, embedder, test, *, seed, resamples, device):
     """Errors per region and identity kept, on people that no network has seen: dict of shares.
 
-    test : rendered Faces, whose subjects are called s<data seed>-<number>. seed : of embedder and resamples.
+    embedder : of embedding.train_embedder. test : rendered Faces, whose subjects are called s<data seed>-<number>.
+    seed : of resamples.
     """
     generator = weights.load_generator(Path(expression_gan) / "generator.safetensors", device=engine.device(device))
     names = [name.removeprefix("s").split("-") for name in sorted(set(test.subjects))]
@@ -236,7 +239,6 @@ def measured_against_truth(expression_gan, pool, test, *, seed, resamples, devic
     images = training.to_device(given.images, engine.device(device))
     made = np.stack([generation.to_uint8(generation.impose(generator, images, name)) for name in EXPRESSIONS], 1)
     rng = np.random.default_rng(seed)
-    embedder = embedding.train_embedder(pool, seed=seed, device=device)
     return {"region_error_share": region_error_share(given, made, true, masks, resamples, rng),
             "region_error_share_of_truth": region_error_share(given, true[:, :, 0], true[:, :, 1:], masks, resamples, rng),
             "identity_similarity_share": identity_share(embedder, given, made, test, resamples, rng)}

@@ -23,7 +23,7 @@ from fer_lib.errors import FerError
 
 MAKERS = {"faces": "01_data_prep", "identity_gan": "02_identity_gan",
           "identity_gan_paper": "02_identity_gan (with compare_with_paper=true)", "expression_gan": "03_expression_gan",
-          "generated": "04_generation", "quality": "04_generation",
+          "generated": "04_generation", "referee": "04_generation", "quality": "04_generation",
           "study": "06_ratio_study"}
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas")
 

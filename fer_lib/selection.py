@@ -1,36 +1,44 @@
 """Which generated faces are kept: those that show their expression, once each.
 
-The selector that scores them is not the judge that measures them: it has the architecture of the study's
-classifier and a seed of its own. Both learn from the pool, so a mistake that both make stays.
+The selector that scores them is not the judge that measures them: it has another architecture and a seed of its own. Both learn from the pool, so a mistake that both make stays.
 """
 
 import logging
 
 import numpy as np
+import torch
 
-from fer_lib import classifier, duplicates
+from fer_lib import classifier, duplicates, engine, metrics
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
+from fer_lib.networks.pooling import Classifier
 
 log = logging.getLogger(__name__)
 
 
-def train_selector(pool, validation, *, seed, lr=3e-4, max_epochs=30, device="auto"):
-    """The classifier that scores generated faces: the paper's CNN, trained on the pool's six expressions.
+def train_selector(pool, *, seed, epochs=20, lr=1e-3, batch_size=64, width=16, device="auto"):
+    """The classifier that scores generated faces, trained on the pool's six expressions.
 
-    pool, validation : Faces, real or rendered. Returns classifier.Trained.
-    Raises FerError when `pool` holds generated faces.
+    pool : Faces, real or rendered. seed, epochs, lr, batch_size, width : as in metrics.train_judge.
+    Returns networks.pooling.Classifier in evaluation mode.
+    Raises FerError when `pool` holds generated faces, or an expression has no image.
     """
     if "generated" in pool.origin:
         raise FerError("The selector must not learn from generated faces: give it real or rendered ones.")
-    return classifier.train(pool.of(EXPRESSIONS), validation, seed=seed, lr=lr, batch_size=32, max_epochs=max_epochs,
-                            patience=5, device=device)
+    classifier.check_six_classes(pool := pool.of(EXPRESSIONS), "the pool")
+    device = engine.device(device)
+    engine.keep_memory()
+    with classifier.seeded(seed, device):
+        selector = Classifier(image_size=pool.image_size, channels=pool.channels, critic_width=width)
+        selector = selector.to(device, memory_format=torch.channels_last)
+        metrics.fit_judge(selector, pool, pool.codes, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
+    return selector.eval()
 
 
 def score(selector, faces):
     """Probability that the selector gives to each face's own expression: float32 [n].
 
-    selector : PaperCNN, see `train_selector`. faces : Faces of the six expressions.
+    selector : see `train_selector`. faces : Faces of the six expressions.
     """
     return classifier.predict(selector, faces)[np.arange(len(faces)), faces.codes]
 
@@ -63,12 +71,14 @@ def distinct(faces):
     return kept
 
 
-def select(faces, selector, *, share, remove_duplicates=True):
+def select(faces, scores, *, share, remove_duplicates=True):
     """The generated faces that a study should use, and how many went for which reason.
+
+    scores : float [len(faces)], see `score`. share : see `keep_best`.
 
     Returns (Faces, dict with the counts generated, low_scored, near_duplicates, kept).
     """
-    good = keep_best(faces, score(selector, faces), share=share)
+    good = keep_best(faces, scores, share=share)
     candidates = faces.select(good)
     once = distinct(candidates) if remove_duplicates else np.ones(len(candidates), bool)
     kept = candidates.select(once)

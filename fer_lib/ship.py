@@ -1,4 +1,4 @@
-"""Put the generators of a profile into weights/, with a model card: python -m fer_lib.ship PROFILE DATASET.
+"""Put the generators of a profile, and the networks that judge them, into weights/, with a model card: python -m fer_lib.ship PROFILE DATASET.
 
 The card takes its numbers from what the profile's notebooks wrote; nothing in it is typed by hand.
 """
@@ -10,7 +10,7 @@ import sys
 
 import pandas as pd
 
-from fer_lib import paths, runs, weights
+from fer_lib import paths, referee, runs, weights
 from fer_lib.errors import FerError
 
 ROLES = {"identity": ("identity_gan", "draws the face of a person who does not exist"),
@@ -19,10 +19,13 @@ HISTORY_ROWS = 100  # as many rows of a training's history are shipped at most
 
 CARD = """# Generators for {dataset} faces
 
-Two networks of this compendium, trained by `python run_all.py --profile {profile}` at commit `{commit}`
+Networks of this compendium, trained by `python run_all.py --profile {profile}` at commit `{commit}`
 and put here by `python -m fer_lib.ship {profile} {dataset}`.
 
 {networks}
+
+Networks that look at what these two draw, and had no part in it: {referees}. The judge measures, the selector says what a
+filter keeps, the embedder, where there is one, tells people apart.
 
 ## Trained on
 
@@ -54,9 +57,9 @@ DATA = {"built-in": ("drawn by `fer_lib.rendering` from MakeHuman's CC0 assets",
 
 
 def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
-    """Copy both generators of a finished profile to `target`/<dataset>/, and write the model card.
+    """Copy the generators and the referee of a finished profile to `target`/<dataset>/, and write the model card.
 
-    Returns the folder. Raises FerError when the profile lacks a generator or its measures.
+    Returns the folder. Raises FerError when the profile lacks one of them or their measures.
     """
     workspace = runs.open_workspace(profile, step="ship")
     quality = workspace.results / "generators.json"
@@ -72,14 +75,26 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
         history.iloc[:: -(-len(history) // HISTORY_ROWS)].to_csv(folder / f"{role}.csv", index=False)
         facts = json.loads((artifact.path / "artifact.json").read_text(encoding="utf-8"))
         networks.append(_described(role, what, folder / f"{role}.safetensors", facts))
+    looking = _ship_referee(workspace.require("referee").path, folder)
     trained_on = weights.read_metadata(folder / "identity.safetensors")["trained_on"]
     subjects = f"{len(trained_on['subjects'])} people" if trained_on["subjects"] else "unnamed people"
     data, licence = DATA.get(dataset, (f"the data set {dataset}", "As the data set's."))
-    card = CARD.format(dataset=dataset, profile=profile, commit=facts["commit"][:12], networks="\n".join(networks),
+    card = CARD.format(dataset=dataset, profile=profile, commit=facts["commit"][:12], networks="\n".join(networks), referees=looking,
                        n=trained_on["n"], origin=trained_on["origin"], subjects=subjects, data=data, licence=licence,
                        measures=_measures(json.loads(quality.read_text(encoding="utf-8"))))
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def _ship_referee(source, folder):
+    """Copy the networks that look at generated faces; returns their names and sizes in a line."""
+    told = []
+    for name in referee.KINDS:
+        path = source / f"{name}.safetensors"
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+            told.append(f"`{path.name}` ({path.stat().st_size / 1e6:.1f} MB)")
+    return ", ".join(told)
 
 
 def _described(role, what, path, facts):

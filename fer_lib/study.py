@@ -340,7 +340,7 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     authors_mode : of cells that stop as in the paper, keep also what the authors' `QUIRKS` would have predicted.
     folder : where each cell's result is kept as it finishes; a second call trains only what is missing.
     jobs : worker processes on a CPU; on a GPU the cells run one after another in this process.
-    training : further options of classifier.train (lr, batch_size, max_epochs, patience).
+    training : further options of classifier.train (lr, batch_size, max_epochs, patience, precision).
     Returns a DataFrame with the columns `COLUMNS`, one row per cell and test set, in the order of
     `cells`, then of `tests`.
     Raises FerError for too small a pool or bank, before anything is trained.
@@ -362,7 +362,8 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     if waiting:
         _save_inputs(inputs, folder / "inputs")
         jobs = 1 if device.type == "cuda" else jobs
-        announce(sum(map(_work, waiting)), len(waiting), train, jobs=jobs, device=device)
+        announce(sum(map(_work, waiting)), len(waiting), train, jobs=jobs, device=device,
+                 precision=training.get("precision", "float32"))
         _train_all(waiting, n_finished=len(tasks) - len(waiting), jobs=jobs)
         shutil.rmtree(folder / "inputs")
     rows = [row for task in tasks for row in _finished(task)["rows"]]
@@ -423,7 +424,7 @@ def _work(task):
 LONG = 200_000  # images from which a study first says how long it will take
 
 
-def announce(work, n_cells, faces, *, jobs=None, device="cpu"):
+def announce(work, n_cells, faces, *, jobs=None, device="cpu", precision="float32"):
     """Log how long a study will take, from the speed of this machine with all its processes busy.
 
     work : images to train on. faces : Faces of the size that is trained on. Returns seconds, None for a short study.
@@ -431,7 +432,7 @@ def announce(work, n_cells, faces, *, jobs=None, device="cpu"):
     if work < LONG:
         return None
     n = 1 if str(device) == "cuda" else engine.job_count(jobs)
-    shape = [(faces.image_size, faces.channels, str(device))] * n
+    shape = [(faces.image_size, faces.channels, str(device), precision)] * n
     speed = sum(rate for _, rate in engine.map(classifier.images_per_second, shape, jobs=n))
     logger.info("%d classifiers, %.1f million images to train on: about %.0f min on %d process%s (%.0f images/s); "
                 "an interrupted study goes on where it stopped", n_cells, work / 1e6, work / speed / 60, n,

@@ -26,25 +26,25 @@ log = logging.getLogger(__name__)
 OBJECTIVES = ("non-saturating", "relativistic")
 CRITICS = {
     "stylegan2": lambda options: stylegan2.Discriminator(**_shared(options)),
-    "pooling": lambda options: pooling.Discriminator(image_size=options["image_size"], channels=options["channels"]),
+    "pooling": lambda options: pooling.Discriminator(**_chosen(options, "image_size", "channels", "critic_width")),
 }
 """Discriminators of the identity GAN: name -> function of the generator's options."""
 
 
 def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=2e-3, gamma=1.0,
                        r1_interval=16, augmentation=("light", "shift", "cutout"), ema_kimg=5.0,
-                       objective="non-saturating", critic="stylegan2", critic_lr=None, device="auto", log_every=100,
+                       objective="non-saturating", critic="stylegan2", critic_lr=None, decay=False, device="auto", log_every=100,
                        checkpoint_every=200):
     """Train StyleGAN2 on `faces` and write generator.safetensors (its moving average) into `folder`.
 
     faces : Faces [n]; expressions are not used. steps : int, generator updates.
-    image_options : dict of widths for stylegan2.Generator and Discriminator.
+    image_options : dict of widths for stylegan2.Generator and Discriminator, and critic_width of pooling.Discriminator.
     gamma : R1 weight. r1_interval : steps between two R1 penalties (lazy regularisation).
     ema_kimg : half-life of the generator's moving average, in thousands of images, with a warm-up.
     objective : "non-saturating" (the paper's) or "relativistic" (R3GAN's pairing loss, with R2, the penalty on
     generated images, beside R1).
     critic : "stylegan2" (the paper's discriminator) or "pooling" (pooling.Discriminator, which is smaller and learns
-    faster). critic_lr : its learning rate; None takes `lr`.
+    faster). critic_lr : its learning rate; None takes `lr`. decay : both learning rates fall to 0 over the second half.
     Returns the history: DataFrame, one row per `log_every` steps, with the mean of each loss term.
     Raises FerError for another objective or critic.
     Source: Karras et al. 2020 (lazy R1: appendix B); Zhao et al. 2020 (DiffAugment); Huang et al. 2024 (R3GAN).
@@ -54,10 +54,12 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     if critic not in CRITICS:
         raise FerError(f"The critic {critic!r} is unknown: use {' or '.join(CRITICS)}.")
     device = engine.device(device)
-    options = {"image_size": faces.image_size, "channels": faces.channels, **(image_options or {})}
-    generator, discriminator = seeded(lambda: (stylegan2.Generator(**options), CRITICS[critic](options)), seed, device)
+    given = {"image_size": faces.image_size, "channels": faces.channels, **(image_options or {})}
+    options = {key: value for key, value in given.items() if key != "critic_width"}
+    generator, discriminator = seeded(lambda: (stylegan2.Generator(**options), CRITICS[critic](given)), seed, device)
     optimisers = (adam(generator, lr=lr, betas=(0.0, 0.99)),
                   adam(discriminator, lr=critic_lr or lr, betas=(0.0, 0.99), interval=r1_interval))
+    rates = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
 
@@ -76,6 +78,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
         return formula(see(real), see(fake))
 
     def step(number):
+        for optimiser, rate in zip(optimisers, rates):
+            optimiser.param_groups[0]["lr"] = rate * (min(1.0, 2 * (1 - number / steps)) if decay else 1.0)
         real = to_device(images[torch.randint(len(images), [batch_size])], device)
         latent = torch.randn(2, batch_size, generator.latent_size).to(device)
         fake = generator(latent[0])
@@ -157,8 +161,8 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
                    penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
-                   weight_smooth=1.0, weight_residual=5.0, augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50,
-                   checkpoint_every=200):
+                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, augmentation=("shift",), ema_kimg=2.0,
+                   device="auto", log_every=50, checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
     The discriminator compares a generated face with a real one of the same expression (relativistic pairing);
@@ -166,14 +170,15 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     known, the real face is one of the same person if there is one, so that the pair differs in nothing but what
     it should.
     faces : Faces [n]. steps : int, updates of each network. image_options : dict of expression_flow.Generator's
-    width and n_blocks, and of Discriminator's critic_width.
+    width, n_blocks and residual_scale, and of Discriminator's critic_width.
     lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
     warm_up : updates in which the discriminator learns the labels of real faces before the first step.
     gamma : weight of R1 and R2, at every `penalty_interval`-th step. weight_class : of the label logits in the
     generator's loss. weight_self : of the change made when a face is asked for the expression that it has.
     weight_partner : of the difference in detail to the real face that it is compared with, where that shows the same
     person; as the pose is another, this term alone would give blurred faces.
-    weight_smooth, weight_residual : of an uneven flow and of the residual's mean size.
+    weight_smooth, weight_residual : of an uneven flow and of the residual's mean size, to the power residual_power: 1
+    allows few large values, specks, more readily than many small ones; 2 the other way round.
     Other arguments, and what comes back, as in `train_identity_gan`.
     Raises FerError when an expression has no image.
     Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection).
@@ -240,7 +245,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                  "generator_class": F.cross_entropy(by_label, label),
                  "generator_self": mean_where(same, (fake - source).abs()),
                  "generator_partner": mean_where(same_person, losses.detail_difference(fake, real)),
-                 "generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().mean()}
+                 "generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().pow(residual_power).mean()}
         weights = (1.0, weight_class, weight_self, weight_partner, weight_smooth, weight_residual)
         update(optimisers[0], sum(w * term for w, term in zip(weights, terms.values(), strict=True)), generator)
         return terms
@@ -408,7 +413,11 @@ def to_device(images, device):
 
 
 def _shared(options):
-    return {key: value for key, value in options.items() if key not in ("latent_size", "mapping_layers")}
+    return {key: value for key, value in options.items() if key not in ("latent_size", "mapping_layers", "critic_width")}
+
+
+def _chosen(options, *names):
+    return {name: options[name] for name in names if name in options}
 
 
 def load_history(folder):

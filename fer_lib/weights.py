@@ -1,4 +1,4 @@
-"""Files of trained generators: written, read, and asked which faces they were trained on.
+"""Files of trained networks: written, read, and asked which faces they were trained on.
 
 A file is safetensors, so that loading it runs no code. Its metadata say how the network is built and which people
 and pictures it has seen; whoever uses it can check that none of them is tested on.
@@ -38,14 +38,22 @@ def load_generator(path, *, device="cpu"):
 
     Raises FerError when the file is missing, damaged or of another kind.
     """
+    return load_network(path, kinds=KINDS, device=device, remedy="train one with notebooks 02 and 03, or give the path "
+                        "of a generator.safetensors")
+
+
+def load_network(path, *, kinds, device="cpu", what="generator", remedy="run notebooks/04_generation.ipynb"):
+    """The network that `save_weights` wrote, in evaluation mode, of one of `kinds`, a dict name -> class.
+
+    what, remedy : for the message. Raises FerError when the file is missing, damaged or of another kind.
+    """
     path = Path(path)
     try:
         metadata = read_metadata(path)
-        network = KINDS[metadata["kind"]](**metadata["options"])
+        network = kinds[metadata["kind"]](**metadata["options"])
         network.load_state_dict(load_file(path))
     except Exception as error:  # safetensors and torch raise many types for a damaged file
-        raise FerError(f"{path} is not a generator of this compendium ({type(error).__name__}): train one with "
-                       "notebooks 02 and 03, or give the path of a generator.safetensors.") from error
+        raise FerError(f"{path} is not a {what} of this compendium ({type(error).__name__}): {remedy}.") from error
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 

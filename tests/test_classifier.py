@@ -177,3 +177,17 @@ def test_classical_augmentation_changes_pixels_and_keeps_range_and_shape():
     still = classical.vary(images, degrees=0, shift=0, scale=0, light=0)
     mirrored = [torch.allclose(a, b, atol=1e-4) or torch.allclose(a, b.flip(2), atol=1e-4) for a, b in zip(still, images)]
     assert all(mirrored)
+
+
+def test_bfloat16_learns_and_keeps_float32_weights():
+    # Many updates in one epoch: copies of the weights that outlive an update would leave it guessing.
+    half = train(striped_faces(120, seed=1), striped_faces(36, seed=2), precision="bfloat16", lr=1e-3, steps_per_epoch=64,
+                 max_epochs=1)
+    assert all(weight.dtype == torch.float32 for weight in half.model.parameters())
+    test = striped_faces(60, seed=3)
+    assert classifier.evaluate(classifier.predict(half.model, test), test)["accuracy"] > 0.9
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(FerError, match="'float8' is unknown: use float32 or bfloat16"):
+        train(striped_faces(12, seed=0), striped_faces(12, seed=1), precision="float8")

@@ -67,4 +67,4 @@ def test_doing_nothing_has_an_error_share_of_one_and_the_truth_of_zero():
 
 def test_an_unknown_measure_is_refused_before_anything_is_trained():
     with pytest.raises(FerError, match="'beauty' is unknown: choose from coverage"):
-        quality.judge_generators({}, {}, None, {}, None, measures=["beauty"], epochs=1, seed=0)
+        quality.judge_generators({}, {}, None, {}, None, None, measures=["beauty"], seed=0)

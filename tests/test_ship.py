@@ -2,7 +2,7 @@
 
 import pytest
 
-from fer_lib import data, imports, runs, ship, training
+from fer_lib import data, imports, referee, runs, ship, training
 from fer_lib.errors import FerError
 
 SIZES = {"identity_gan": {"channel_base": 256, "channel_max": 8, "latent_size": 8}, "expression_gan": {"width": 8, "n_blocks": 1}}
@@ -24,16 +24,22 @@ def parts(tmp_path, monkeypatch):
     return parts
 
 
-def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts, tmp_path):
+def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(imports.paths, "REPOSITORY", tmp_path)
     with pytest.raises(FerError, match="has no results/tiny/generators.json"):
         ship.ship("tiny", "built-in", target=tmp_path / "weights")
     workspace = runs.open_workspace("tiny", step="04_generation")
+    looking = runs.build(workspace, "referee", params={}, inputs=[], code=["fer_lib.referee"], make=lambda folder:
+                         referee.provide(parts, folder, given={}, epochs=1, seed=0, device="cpu"))
+    workspace.publish("referee", looking)
     workspace.save_json({"label_fidelity_share": SHARE, "region_error_share": {"mouth": SHARE}, "fid": {}}, "generators")
     folder = ship.ship("tiny", "built-in", target=tmp_path / "weights")
     for role in ship.ROLES:
         (tmp_path / role).mkdir()
         imports.adopt(folder / f"{role}.safetensors", tmp_path / role, role=role, parts=parts)
         assert training.load_history(tmp_path / role)["step"].tolist() == [2]
+    given = referee.shipped("shipped", dataset="built-in", faces=parts["pool"])
+    assert list(given) == ["judge", "selector"] and all(path.parent == folder for path in given.values())
     card = (folder / "README.md").read_text(encoding="utf-8")
     for wanted in ("| label_fidelity_share | 0.99 | 0.90 to 1.00 |", "| region_error_share mouth | 0.99", "7 rendered faces of 1 people",
                    "steps 2", "Kind expression_flow", "not"):

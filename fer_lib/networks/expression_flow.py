@@ -38,11 +38,14 @@ class Generator(nn.Module):
 
     channels : 1 grey, 3 RGB. n_labels : number of expressions. width : channels at full resolution, a
     multiple of 8. n_blocks : residual blocks at a quarter of the resolution. latent_size : numbers that vary
-    how an expression is shown.
+    how an expression is shown. residual_scale : 1 makes the residual at full resolution; 2 at half of it, then it is
+    enlarged and cannot set single pixels, which a discriminator is easily fooled with.
     """
 
-    def __init__(self, *, channels=1, n_labels=7, width=16, n_blocks=4, latent_size=8, style_size=64):
+    def __init__(self, *, channels=1, n_labels=7, width=16, n_blocks=4, latent_size=8, style_size=64, residual_scale=1):
         super().__init__()
+        self.residual_scale = residual_scale
+        widths = (2 * width, width)[:3 - residual_scale]
         self.latent_size = latent_size
         self.label = nn.Embedding(n_labels, style_size)
         self.style = nn.Sequential(nn.Linear(style_size + latent_size, style_size), nn.LeakyReLU(0.2),
@@ -50,10 +53,10 @@ class Generator(nn.Module):
         self.first = nn.Conv2d(channels + 2, width, 5, padding=2)
         self.downs = nn.ModuleList(nn.Conv2d(w, 2 * w, 4, stride=2, padding=1) for w in (width, 2 * width))
         self.blocks = nn.ModuleList(Block(4 * width, style_size) for _ in range(n_blocks))
-        self.ups = nn.ModuleList(nn.Conv2d(2 * w, w, 3, padding=1) for w in (2 * width, width))
-        self.shown = nn.ModuleList(Block(w, style_size) for w in (2 * width, width))
+        self.ups = nn.ModuleList(nn.Conv2d(2 * w, w, 3, padding=1) for w in widths)
+        self.shown = nn.ModuleList(Block(w, style_size) for w in widths)
         self.flow = nn.Conv2d(4 * width, 2, 3, padding=1)
-        self.head = nn.Conv2d(width, channels, 3, padding=1)
+        self.head = nn.Conv2d(widths[-1], channels, 3, padding=1)
         for layer in (self.flow, self.head):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -82,7 +85,10 @@ class Generator(nn.Module):
         flow = F.interpolate(MAX_FLOW * torch.tanh(self.flow(x)), scale_factor=4, mode="bicubic", align_corners=False)
         for up, shown in zip(self.ups, self.shown):
             x = shown(up(F.interpolate(x, scale_factor=2, mode="nearest")) + levels.pop(), style)
-        return flow, self.head(x)
+        residual = self.head(x)
+        if self.residual_scale > 1:
+            residual = F.interpolate(residual, scale_factor=self.residual_scale, mode="bilinear", align_corners=False)
+        return flow, residual
 
 
 def _grid(image):

@@ -15,6 +15,7 @@ class Judge(nn.Module):
 
     def __init__(self, *, channels=1, n_classes=7, width=24):
         super().__init__()
+        self.options = {"channels": channels, "n_classes": n_classes, "width": width}
         self.n_features = 4 * width
         self.body = nn.Sequential(
             nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
