@@ -1,7 +1,8 @@
 """Images per second of the paper's CNN in training, beside the same network in Keras and the machine's peak.
 
 Run from the repository root:
-    python benchmarks/classifier.py [--size 64] [--images 960] [--jobs N] [--repeats 5] [--keras PYTHON] [--json FILE]
+    python benchmarks/classifier.py [--size 64] [--images 960] [--jobs N] [--repeats 5] [--keras PYTHON] [--ensemble 64]
+                                    [--json FILE]
 
 PYTHON is that of an environment with `pip install keras tensorflow-cpu`. Both sides have the same layers, optimiser, loss,
 dropout, batch of 16, precision (float32) and cores, and take turns, so that a change of the machine's speed meets both.
@@ -24,7 +25,7 @@ import torch
 from gan_step import counted, product_rates
 from torch.nn import functional as F
 
-from fer_lib import classifier, engine
+from fer_lib import classifier, engine, ensemble
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
 from fer_lib.networks.paper_cnn import PaperCNN
@@ -47,8 +48,8 @@ def main():
           f"{options.repeats} turns; {per_image / 1e9:.3f} GFLOP per image\n")
     print(table(figures).to_string(index=False))
     print("\n" + "\n".join(conclusions(figures, jobs, per_image)))
-    if not torch.cuda.is_available():
-        print("No NVIDIA GPU here: one classifier at a time against many together was not measured.")
+    print(gpu(options, figures) if torch.cuda.is_available() else
+          "No NVIDIA GPU here: one classifier at a time against many together was not measured.")
     if options.json:
         result = {"machine": machine(), "options": vars(options), "jobs": jobs, "flop_per_image": per_image, "rates": figures}
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -61,6 +62,7 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=None, help="processes (default: one per core)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each contestant, after one to warm up")
     parser.add_argument("--keras", metavar="PYTHON", help="Python of an environment with Keras and TensorFlow")
+    parser.add_argument("--ensemble", type=int, default=64, help="classifiers trained together on an NVIDIA GPU")
     parser.add_argument("--json", metavar="FILE", help="keep every rate there")
     return parser.parse_args()
 
@@ -189,6 +191,28 @@ def product_rate(device):
     return product_rates(device)
 
 
+# ---- many classifiers on a GPU --------------------------------------------------------------------------
+
+def gpu(options, figures):
+    """Train one classifier at a time and --ensemble of them together on a GPU, in turn; adds the rates to `figures`."""
+    training, validation = random_faces(options.images, size=options.size), random_faces(12, size=options.size)
+    steps = options.images // BATCH_SIZE
+    shared = {"batch_size": BATCH_SIZE, "steps_per_epoch": steps, "max_epochs": 1, "device": "cuda"}
+
+    def alone():
+        return steps * BATCH_SIZE / classifier.train(training, validation, seed=0, **shared).seconds
+
+    def together():
+        results = ensemble.train([training] * options.ensemble, validation, seeds=range(options.ensemble), **shared)
+        return steps * BATCH_SIZE / results[0].seconds
+
+    names = [f"{torch.cuda.get_device_name()}, classifiers at once: {n}" for n in (1, options.ensemble)]
+    found = take_turns(dict(zip(names, (alone, together), strict=True)), options.repeats)
+    figures |= found
+    ratios = [many / one for one, many in zip(*found.values(), strict=True)]
+    return f"{table(found).to_string(index=False)}\n{names[1]}: {spread(ratios, '.1f')} times one at a time"
+
+
 # ---- Keras ----------------------------------------------------------------------------------------------
 
 def keras(options, jobs, stack):
@@ -209,8 +233,8 @@ def start_keras(options, stack, environment):
     command = [options.keras, str(Path(__file__).with_name("classifier_keras.py")), str(options.size), str(options.images)]
     errors = stack.enter_context(tempfile.TemporaryFile("w+"))
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                                   env=os.environ | environment)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                                   text=True, env=os.environ | environment)
     except OSError as error:
         raise SystemExit(f"{options.keras} cannot be started ({error}): give the Python of an environment with Keras.") from None
     process.errors = errors
