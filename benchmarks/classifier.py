@@ -1,48 +1,264 @@
-"""Images per second of the paper's CNN in training: one single-threaded process, and one per core.
+"""Images per second of the paper's CNN in training, beside the same network in Keras and the machine's peak.
 
-Run from the repository root: python benchmarks/classifier.py [--size 64] [--images 320] [--jobs N]
+Run from the repository root:
+    python benchmarks/classifier.py [--size 64] [--images 960] [--jobs N] [--repeats 5] [--keras PYTHON] [--ensemble 64]
+                                    [--json FILE]
+
+PYTHON is that of an environment with `pip install keras tensorflow-cpu`. Both sides have the same layers, optimiser, loss,
+dropout, batch of 16, precision (float32) and cores, and take turns, so that a change of the machine's speed meets both.
 """
 
 import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from gan_step import counted, product_rates
+from torch.nn import functional as F
 
-from fer_lib import classifier, engine
+from fer_lib import classifier, engine, ensemble
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
+from fer_lib.networks.paper_cnn import PaperCNN
+
+BATCH_SIZE = 16
+CPU = torch.device("cpu")
+
+
+def main():
+    options = arguments()
+    jobs = engine.job_count(options.jobs)
+    print(machine(), flush=True)
+    with ExitStack() as stack:
+        contestants = ours(options, jobs) | peaks(jobs)
+        if options.keras:
+            contestants |= keras(options, jobs, stack)
+        figures = take_turns(contestants, options.repeats)
+    per_image = operations_per_image(options.size)
+    print(f"{options.size} px, batch {BATCH_SIZE}, float32, {options.images} images per process and turn, "
+          f"{options.repeats} turns; {per_image / 1e9:.3f} GFLOP per image\n")
+    print(table(figures).to_string(index=False))
+    print("\n" + "\n".join(conclusions(figures, jobs, per_image)))
+    print(gpu(options, figures) if torch.cuda.is_available() else
+          "No NVIDIA GPU here: one classifier at a time against many together was not measured.")
+    if options.json:
+        result = {"machine": machine(), "options": vars(options), "jobs": jobs, "flop_per_image": per_image, "rates": figures}
+        Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=64, help="side of an image in pixels")
+    parser.add_argument("--images", type=int, default=960, help="images per process and turn")
+    parser.add_argument("--jobs", type=int, default=None, help="processes (default: one per core)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each contestant, after one to warm up")
+    parser.add_argument("--keras", metavar="PYTHON", help="Python of an environment with Keras and TensorFlow")
+    parser.add_argument("--ensemble", type=int, default=64, help="classifiers trained together on an NVIDIA GPU")
+    parser.add_argument("--json", metavar="FILE", help="keep every rate there")
+    return parser.parse_args()
+
+
+def machine():
+    """One sentence on processor, cores, load and versions."""
+    try:
+        names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                 if line.startswith("model name")]
+    except OSError:
+        names = []
+    load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
+    return (f"{names[0] if names else platform.processor() or platform.machine()}, {engine.job_count()} cores"
+            f"{load}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}")
+
+
+def take_turns(contestants, repeats):
+    """Run every contestant once to warm up, then `repeats` times in turn.
+
+    contestants : dict name -> function that returns a rate. One of Keras that is not half as fast as its best in the
+    warm-up is left out of the turns, to save time. Returns dict name -> list of rates, one per turn.
+    """
+    first = {name: run() for name, run in contestants.items()}
+    best = max((rate for name, rate in first.items() if name.startswith("Keras")), default=0)
+    slow = {name: rate for name, rate in first.items() if name.startswith("Keras") and rate < best / 2}
+    for name, rate in slow.items():
+        print(f"Left out, not half as fast as Keras at its best: {name}, {rate:.0f} images/s with its compilation")
+    kept = [name for name in contestants if name not in slow]
+    turns = [{name: contestants[name]() for name in kept} for _ in range(repeats)]
+    return {name: [turn[name] for turn in turns] for name in kept}
+
+
+def rate(n, times):
+    """Images per second of processes that trained on n each. times : (start, end) of each, on one clock."""
+    starts, ends = zip(*times, strict=True)
+    return n * len(times) / (max(ends) - min(starts))
+
+
+def table(figures):
+    """Median, lowest and highest rate of each contestant."""
+    rows = [(name, "GFLOP/s" if name.startswith("peak") else "images/s", statistics.median(rates), min(rates), max(rates))
+            for name, rates in figures.items()]
+    frame = pd.DataFrame(rows, columns=["what", "unit", "median", "lowest", "highest"])
+    return frame.assign(**{name: frame[name].map("{:.0f}".format) for name in ("median", "lowest", "highest")})
+
+
+def conclusions(figures, jobs, per_image):
+    """Ratios of figures of the same turn, as sentences: medians and ranges."""
+    for n in dict.fromkeys((1, jobs)):
+        for product in ("fastest", "a @ b"):
+            shares = [rate * per_image / 1e9 / peak for rate, peak in
+                      zip(figures[OURS.format(n)], figures[PEAK.format(product, n)], strict=True)]
+            yield f"{OURS.format(n)}: {spread(shares, '.0%')} of {PEAK.format(product, n)}"
+    rivals = [rates for name, rates in figures.items() if name.startswith("Keras")]
+    if rivals:
+        best = max(rivals, key=statistics.median)
+        name = next(name for name, rates in figures.items() if rates is best)
+        ratios = [mine / theirs for mine, theirs in zip(figures[OURS.format(jobs)], best, strict=True)]
+        yield f"{OURS.format(jobs)}: {spread(ratios, '.2f')} times Keras at its best ({name})"
+
+
+def spread(values, form):
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+# ---- ours -----------------------------------------------------------------------------------------------
+
+OURS = "ours, processes: {}"
+
+
+def ours(options, jobs):
+    """Training in one single-threaded process, and in one per core."""
+    def run(n):
+        tasks = [(options.images, options.size, seed) for seed in range(n)]
+        return rate(options.images, [times for _, times in engine.map(train_one_epoch, tasks, jobs=n)])
+
+    return {OURS.format(n): lambda n=n: run(n) for n in dict.fromkeys((1, jobs))}
+
+
+def train_one_epoch(task):
+    """Start and end of classifier.train for one epoch, set-up and validation included. task : (images, size, seed)."""
+    n, size, seed = task
+    training, validation = random_faces(n, size=size), random_faces(12, size=size)
+    start = time.time()
+    classifier.train(training, validation, seed=seed, batch_size=BATCH_SIZE, max_epochs=1, device="cpu")
+    return start, time.time()
 
 
 def random_faces(n, *, size, seed=0):
     """Noise with the six labels in turn: what is in the pictures does not change the time."""
     images = np.random.default_rng(seed).integers(0, 256, (n, 1, size, size), dtype=np.uint8)
-    table = pd.DataFrame({"id": np.arange(n).astype(str), "subject": "", "domain": "",
-                          "expression": [EXPRESSIONS[index % 6] for index in range(n)]})
-    return Faces(images, table, "real")
+    rows = pd.DataFrame({"id": np.arange(n).astype(str), "subject": "", "domain": "",
+                         "expression": [EXPRESSIONS[index % 6] for index in range(n)]})
+    return Faces(images, rows, "real")
 
 
-def train_one_epoch(task):
-    """Images per second of one epoch, after a short one that is not counted. task : (n, size, seed)."""
-    n, size, seed = task
-    validation = random_faces(12, size=size)
-    classifier.train(random_faces(48, size=size), validation, seed=seed, max_epochs=1, device="cpu")
-    trained = classifier.train(random_faces(n, size=size), validation, seed=seed, max_epochs=1, device="cpu")
-    return n / trained.seconds
+def operations_per_image(size):
+    """Floating-point operations of forward and backward of the convolutions and products, two for a multiply-add.
+
+    The first convolution needs no gradient of its input, so none is counted.
+    """
+    model = PaperCNN(image_size=size)
+    images, codes = torch.rand(BATCH_SIZE, 1, size, size), torch.zeros(BATCH_SIZE, dtype=torch.long)
+    return counted(lambda: F.cross_entropy(model(images), codes).backward()) / BATCH_SIZE
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=64, help="side of an image in pixels")
-    parser.add_argument("--images", type=int, default=320, help="images per process")
-    parser.add_argument("--jobs", type=int, default=None, help="processes (default: one per core)")
-    options = parser.parse_args()
-    for jobs in dict.fromkeys((1, engine.job_count(options.jobs))):
-        tasks = [(options.images, options.size, seed) for seed in range(jobs)]
-        start = time.perf_counter()
-        rates = [rate for _, rate in engine.map(train_one_epoch, tasks, jobs=jobs)]
-        print(f"{options.size} px, batch 16, {jobs} process(es): {sum(rates):.0f} images/s in all, "
-              f"{min(rates):.0f} in the slowest (with start-up {time.perf_counter() - start:.0f} s)")
+# ---- the machine's peak ---------------------------------------------------------------------------------
+
+PEAK = "peak, {} product, processes: {}"
+
+
+def peaks(jobs):
+    """Rate of a large float32 matrix product in one single-threaded process, and in one per core at once."""
+    kept = {}
+
+    def run(product, n):
+        if product == "fastest":  # both are measured together
+            kept[n] = [rates for _, rates in engine.map(product_rate, [CPU] * n, jobs=n)]
+        return sum(max(rates.values()) if product == "fastest" else rates[product] for rates in kept[n]) / 1e9
+
+    return {PEAK.format(product, n): lambda n=n, product=product: run(product, n)
+            for n in dict.fromkeys((1, jobs)) for product in ("fastest", "a @ b")}
+
+
+def product_rate(device):
+    return product_rates(device)
+
+
+# ---- many classifiers on a GPU --------------------------------------------------------------------------
+
+def gpu(options, figures):
+    """Train one classifier at a time and --ensemble of them together on a GPU, in turn; adds the rates to `figures`."""
+    training, validation = random_faces(options.images, size=options.size), random_faces(12, size=options.size)
+    steps = options.images // BATCH_SIZE
+    shared = {"batch_size": BATCH_SIZE, "steps_per_epoch": steps, "max_epochs": 1, "device": "cuda"}
+
+    def alone():
+        return steps * BATCH_SIZE / classifier.train(training, validation, seed=0, **shared).seconds
+
+    def together():
+        results = ensemble.train([training] * options.ensemble, validation, seeds=range(options.ensemble), **shared)
+        return steps * BATCH_SIZE / results[0].seconds
+
+    names = [f"{torch.cuda.get_device_name()}, classifiers at once: {n}" for n in (1, options.ensemble)]
+    found = take_turns(dict(zip(names, (alone, together), strict=True)), options.repeats)
+    figures |= found
+    ratios = [many / one for one, many in zip(*found.values(), strict=True)]
+    return f"{table(found).to_string(index=False)}\n{names[1]}: {spread(ratios, '.1f')} times one at a time"
+
+
+# ---- Keras ----------------------------------------------------------------------------------------------
+
+def keras(options, jobs, stack):
+    """The same training in Keras: in one process with TensorFlow's own threads, and in one single-threaded per core.
+
+    stack : ExitStack that ends the processes. Stops the program with one sentence when Keras cannot be used.
+    """
+    one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    groups = {"Keras, all cores in one process": [start_keras(options, stack, {})]}
+    if jobs > 1:
+        groups[f"Keras, processes: {jobs}"] = [start_keras(options, stack, one_thread) for _ in range(jobs)]
+    print(*{answer(process) for group in groups.values() for process in group}, flush=True)
+    return {f"{name} ({compilation})": lambda group=group, compilation=compilation: run_keras(group, compilation, options)
+            for name, group in groups.items() for compilation in ("graph", "xla")}
+
+
+def start_keras(options, stack, environment):
+    command = [options.keras, str(Path(__file__).with_name("classifier_keras.py")), str(options.size), str(options.images)]
+    errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                                   text=True, env=os.environ | environment)
+    except OSError as error:
+        raise SystemExit(f"{options.keras} cannot be started ({error}): give the Python of an environment with Keras.") from None
+    process.errors = errors
+    stack.callback(process.wait)
+    stack.callback(process.stdin.close)
+    return process
+
+
+def answer(process):
+    """The next answer of a Keras process."""
+    line = process.stdout.readline()
+    if not line:
+        process.errors.seek(0)
+        reason = (process.errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+        raise SystemExit(f"Keras cannot be measured ({reason}): give a Python with `pip install keras tensorflow-cpu`.")
+    return json.loads(line)
+
+
+def run_keras(group, compilation, options):
+    """Images per second of an epoch in every process of a group at once."""
+    for process in group:
+        process.stdin.write(compilation + "\n")
+        process.stdin.flush()
+    return rate(options.images, [answer(process) for process in group])
 
 
 if __name__ == "__main__":

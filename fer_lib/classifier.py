@@ -77,7 +77,7 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         raise FerError(f"The precision {precision!r} is unknown: use float32 or bfloat16.")
     check_six_classes(train, "the training part")
     check_six_classes(validation, "the validation part")
-    _check_shapes(train, validation)
+    check_shapes(train, validation)
     device = engine.device(device)
     engine.keep_memory()
     start = time.perf_counter()
@@ -86,10 +86,10 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         # Batches with the channels last train 1.5 times as fast on a CPU.
         model = model.to(device, memory_format=torch.channels_last)
         history, best, updates = _fit(
-            model, _on_device(train, device), _on_device(validation, device),
-            _loss_weights(weights, len(train), device), vary=classical.vary if augmented else None,
+            model, on_device(train, device), on_device(validation, device),
+            loss_weights(weights, len(train), device), vary=classical.vary if augmented else None,
             lr=lr, max_epochs=max_epochs, patience=patience, best_by=best_by, precision=precision,
-            epochs=_epochs(len(train), batch_size, steps_per_epoch, torch.Generator().manual_seed(seed)))
+            epochs=epochs_of(len(train), batch_size, steps_per_epoch, torch.Generator().manual_seed(seed)))
     last = copy.deepcopy(model.state_dict())
     model.load_state_dict(best["state"])
     return Trained(model.eval(), history, best["epoch"], updates, time.perf_counter() - start, last)
@@ -119,7 +119,7 @@ def images_per_second(shape, *, updates=12, batch_size=16):
         return counted * batch_size / (time.perf_counter() - start)
 
 
-def _epochs(n, batch_size, steps, generator):
+def epochs_of(n, batch_size, steps, generator):
     """Endless epochs, each a list of batches of indices: one pass over n images, or `steps` batches."""
     def passes():
         while True:
@@ -165,7 +165,7 @@ def _train_epoch(model, optimizer, data, weights, batches, vary, precision):
     total = torch.zeros((), device=images.device)
     for index in batches:
         index = index.to(images.device)
-        batch = _scaled(images[index])
+        batch = as_floats(images[index])
         with in_precision(precision, images.device):  # anew for every batch: it keeps copies of the weights
             logits = model(vary(batch) if vary else batch)
         losses = F.cross_entropy(logits.float(), codes[index], reduction="none")
@@ -192,7 +192,7 @@ def predict(model, faces, *, scaled=True):
     Returns float32 [len(faces), n_classes], rows summing to 1.
     """
     device = next(model.parameters()).device
-    images, _ = _on_device(faces, device)
+    images, _ = on_device(faces, device)
     return _logits(model, images, factor=1 if scaled else 255).softmax(1).cpu().numpy()
 
 
@@ -226,7 +226,7 @@ def check_six_classes(faces, what):
         raise FerError(f"There is no image of {', '.join(empty)} in {what}: add some, or make it larger.")
 
 
-def _check_shapes(train, validation):
+def check_shapes(train, validation):
     if train.images.shape[1:] != validation.images.shape[1:]:
         raise FerError(f"Training images are {list(train.images.shape[1:])} (channels, height, width) but "
                        f"validation images {list(validation.images.shape[1:])}: prepare both at one size.")
@@ -249,13 +249,13 @@ def seeded(seed, device):
         torch.set_flush_denormal(False)
 
 
-def _on_device(faces, device):
+def on_device(faces, device):
     """Images, still uint8 [n, C, H, W], and codes int64 [n] as tensors on `device`."""
     images = torch.from_numpy(np.array(faces.images))
     return images.to(device, memory_format=torch.channels_last), torch.tensor(faces.codes, device=device)
 
 
-def _loss_weights(weights, n, device):
+def loss_weights(weights, n, device):
     if weights is None:
         return torch.ones(n, device=device)
     weights = torch.as_tensor(np.asarray(weights), dtype=torch.float32)
@@ -264,7 +264,7 @@ def _loss_weights(weights, n, device):
     return weights.to(device)
 
 
-def _scaled(images):
+def as_floats(images):
     """uint8 pixels as float32 in [0, 1]."""
     return images.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
 
@@ -273,4 +273,4 @@ def _scaled(images):
 def _logits(model, images, *, batch_size=64, factor=1):
     """Logits float32 [n, n_classes] of uint8 images, without dropout; leaves the model in evaluation mode."""
     model.eval()
-    return torch.cat([model(_scaled(batch) * factor) for batch in images.split(batch_size)])
+    return torch.cat([model(as_floats(batch) * factor) for batch in images.split(batch_size)])

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from fer_lib import classifier, engine
+from fer_lib import ensemble as together
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import EXPRESSIONS
@@ -326,7 +328,7 @@ def training_set(sources, cell):
 # ---- running it ----------------------------------------------------------------------------------------
 
 def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=None, updates=600, looks=20,
-        authors_mode=False, device="auto", jobs=None, **training):
+        authors_mode=False, device="auto", jobs=None, ensemble=None, **training):
     """Train and test the classifier of every cell.
 
     cells : list of Cell. train : Faces, the reserve that real images are drawn from.
@@ -339,7 +341,10 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
         often, evenly, the validation part is looked at meanwhile; the look of the highest accuracy is kept.
     authors_mode : of cells that stop as in the paper, keep also what the authors' `QUIRKS` would have predicted.
     folder : where each cell's result is kept as it finishes; a second call trains only what is missing.
-    jobs : worker processes on a CPU; on a GPU the cells run one after another in this process.
+    jobs : worker processes on a CPU; on a GPU there is only this process.
+    ensemble : how many cells are trained together (see ensemble.train), None for `ENSEMBLE` on a GPU and 1 on a CPU.
+        Cells that stop as in the paper are trained one at a time. Draws of dropout and augmentation depend on the
+        company, so that another number gives results that differ as those of another train_seed do.
     training : further options of classifier.train (lr, batch_size, max_epochs, patience, precision).
     Returns a DataFrame with the columns `COLUMNS`, one row per cell and test set, in the order of
     `cells`, then of `tests`.
@@ -364,7 +369,8 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
         jobs = 1 if device.type == "cuda" else jobs
         announce(sum(map(_work, waiting)), len(waiting), train, jobs=jobs, device=device,
                  precision=training.get("precision", "float32"))
-        _train_all(waiting, n_finished=len(tasks) - len(waiting), jobs=jobs)
+        ensemble = ensemble or (ENSEMBLE if device.type == "cuda" else 1)
+        _train_all(_groups(waiting, ensemble), n_finished=len(tasks) - len(waiting), jobs=jobs)
         shutil.rmtree(folder / "inputs")
     rows = [row for task in tasks for row in _finished(task)["rows"]]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -400,16 +406,36 @@ def _save_inputs(inputs, folder):
             faces.save(folder / name)
 
 
-def _train_all(tasks, *, n_finished, jobs):
-    """Train the cells of `tasks`, the biggest first so that no process is left alone at the end."""
-    tasks = sorted(tasks, key=_work, reverse=True)
-    total, done, start = sum(map(_work, tasks)), 0, time.perf_counter()
-    for n, (index, rows) in enumerate(engine.map(train_cell, tasks, jobs=jobs), start=1):
-        done += _work(tasks[index])
+ENSEMBLE = 64  # cells that are trained together on a GPU, where its memory allows
+
+
+def _groups(tasks, size):
+    """Lists of at most `size` tasks that can be trained together, the biggest tasks first.
+
+    Big ones first, so that no process is left alone at the end.
+    """
+    groups, open_groups = [], {}
+    for task in sorted(tasks, key=_work, reverse=True):
+        kind = ARMS[task.cell.arm].augmented if task.cell.stopping == "updates" else task.cell
+        if len(open_groups.get(kind, ())) in (0, size):
+            open_groups[kind] = []
+            groups.append(open_groups[kind])
+        open_groups[kind].append(task)
+    return groups
+
+
+def _train_all(groups, *, n_finished, jobs):
+    """Train the cells of `groups`, lists of tasks."""
+    tasks = [task for group in groups for task in group]
+    total, done, start, n = sum(map(_work, tasks)), 0, time.perf_counter(), n_finished
+    for index, results in engine.map(train_group, groups, jobs=jobs):
+        done += sum(map(_work, groups[index]))
         left = (time.perf_counter() - start) * (total - done) / done
-        scores = ", ".join(f"{row['test_set']} {row['accuracy']:.3f}" for row in rows)
-        logger.info("cell %d of %d: %s, accuracy %s (%.0f s; about %.0f min left)", n_finished + n,
-                    n_finished + len(tasks), tasks[index].cell.name, scores, rows[0]["seconds"], left / 60)
+        for task, rows in zip(groups[index], results, strict=True):
+            n += 1
+            scores = ", ".join(f"{row['test_set']} {row['accuracy']:.3f}" for row in rows)
+            logger.info("cell %d of %d: %s, accuracy %s (%.0f s; about %.0f min left)", n, n_finished + len(tasks),
+                        task.cell.name, scores, rows[0]["seconds"], left / 60)
 
 
 def _work(task):
@@ -440,13 +466,48 @@ def announce(work, n_cells, faces, *, jobs=None, device="cpu", precision="float3
     return work / speed
 
 
+def train_group(tasks):
+    """Train and test the classifiers of one group of tasks, and keep their results. Returns one list of rows per task.
+
+    A group that does not fit into the GPU's memory is trained in halves.
+    """
+    if len(tasks) == 1:
+        return [train_cell(tasks[0])]
+    try:
+        return _train_together(tasks)
+    except torch.OutOfMemoryError:
+        logger.info("%d classifiers together do not fit into the memory: half as many", len(tasks))
+    torch.cuda.empty_cache()
+    half = len(tasks) // 2
+    return train_group(tasks[:half]) + train_group(tasks[half:])
+
+
+def _train_together(tasks):
+    inputs = _load_inputs(tasks[0])
+    parts, weights = zip(*(training_set(_sources(inputs), task.cell) for task in tasks), strict=True)
+    rule = stopping_rule(tasks[0].cell, **tasks[0].training)
+    results = together.train(parts, inputs["validation"], seeds=[task.cell.train_seed for task in tasks],
+                             weights=weights, augmented=ARMS[tasks[0].cell.arm].augmented, device=tasks[0].device,
+                             **{name: value for name, value in rule.items() if name != "patience"})
+    return [_test(task, trained, inputs) for task, trained in zip(tasks, results, strict=True)]
+
+
 def train_cell(task):
     """Train and test one classifier, and keep its result. Returns its rows, one dict per test set."""
-    inputs = {path.parent.name: Faces.load(path.parent) for path in Path(task.folder, "inputs").glob("*/faces.json")}
+    inputs = _load_inputs(task)
     faces, weights = training_set(_sources(inputs), task.cell)
     trained = classifier.train(faces, inputs["validation"], seed=task.cell.train_seed, weights=weights,
                                augmented=ARMS[task.cell.arm].augmented, device=task.device,
                                **stopping_rule(task.cell, **task.training))
+    return _test(task, trained, inputs)
+
+
+def _load_inputs(task):
+    return {path.parent.name: Faces.load(path.parent) for path in Path(task.folder, "inputs").glob("*/faces.json")}
+
+
+def _test(task, trained, inputs):
+    """Test a trained classifier and keep its result. Returns its rows."""
     tests = {name: inputs[f"test_{name}"] for name in task.tests}
     probabilities = {name: classifier.predict(trained.model, test) for name, test in tests.items()}
     if task.training["authors_mode"] and task.cell.stopping == "paper":

@@ -110,7 +110,7 @@ def test_an_epoch_of_given_steps_takes_as_many_updates_whatever_the_number_of_im
 
 
 def test_steps_cross_the_end_of_a_pass_without_losing_an_image():
-    epochs = classifier._epochs(10, 4, 2, torch.Generator().manual_seed(0))
+    epochs = classifier.epochs_of(10, 4, 2, torch.Generator().manual_seed(0))
     batches = [batch for _ in range(3) for batch in next(epochs)]
     assert [len(batch) for batch in batches] == [4, 4, 2] * 2
     assert sorted(torch.cat(batches[3:]).tolist()) == list(range(10))

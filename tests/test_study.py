@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from test_classifier import striped_faces
+from torch import nn
 
 from fer_lib import study
 from fer_lib.errors import FerError
@@ -284,6 +286,44 @@ def test_an_interrupted_study_goes_on_where_it_stopped(finished, tmp_path, monke
     resumed = run(tmp_path)
     assert len(trained) == len(set(trained)) == 4
     assert resumed.drop(columns="seconds").equals(finished[1].drop(columns="seconds"))
+
+
+MANY = [cell(arm, 1, n_real=12, seed=seed, stopping="updates") for arm in ("mixed", "augmented", "real_long")
+        for seed in (0, 1)] + [cell("real", 0, n_real=12)]
+FEW_UPDATES = {"updates": 4, "looks": 2, "lr": 1e-4}
+
+
+def test_cells_trained_together_are_those_trained_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x)
+    cells = [each for each in MANY if each.arm != "augmented"]
+    alone = run(tmp_path / "alone", cells=cells, **FEW_UPDATES)
+    together = run(tmp_path / "together", cells=cells, ensemble=3, **FEW_UPDATES)
+    assert together.drop(columns="seconds").equals(alone.drop(columns="seconds"))
+    for each in cells:
+        mine, other = (study.predictions(tmp_path / name, each) for name in ("together", "alone"))
+        assert all(np.allclose(mine[name], other[name], atol=1e-4) for name in other)
+
+
+def test_only_cells_of_one_kind_with_equal_updates_are_trained_together(tmp_path, monkeypatch):
+    sizes, train = [], study.together.train
+    monkeypatch.setattr(study.together, "train", lambda parts, *args, **options: (
+        sizes.append((len(parts), options["augmented"])), train(parts, *args, **options))[1])
+    table = run(tmp_path, cells=MANY, ensemble=3, **FEW_UPDATES)
+    assert sorted(sizes) == [(2, True), (3, False)] and len(table) == 2 * len(MANY)
+    assert run(tmp_path, cells=MANY, ensemble=3, **FEW_UPDATES).equals(table) and len(sizes) == 2
+
+
+def test_a_group_that_does_not_fit_is_trained_in_halves(tmp_path, monkeypatch):
+    train = study.together.train
+
+    def small_memory(parts, *args, **options):
+        if len(parts) > 2:
+            raise torch.OutOfMemoryError
+        return train(parts, *args, **options)
+
+    monkeypatch.setattr(study.together, "train", small_memory)
+    cells = [cell("real_long", 0, n_real=12, seed=seed, stopping="updates") for seed in range(3)]
+    assert len(run(tmp_path, cells=cells, ensemble=3, **FEW_UPDATES)) == 2 * 3
 
 
 def test_a_result_of_other_options_or_data_does_not_count(finished, tmp_path):
