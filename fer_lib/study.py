@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fer_lib import classifier, engine
+from fer_lib import classifier, engine, runs
 from fer_lib import ensemble as together
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
@@ -328,7 +328,7 @@ def training_set(sources, cell):
 # ---- running it ----------------------------------------------------------------------------------------
 
 def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=None, updates=600, looks=20,
-        authors_mode=False, device="auto", jobs=None, ensemble=None, **training):
+        authors_mode=False, device="auto", jobs=None, ensemble=None, store=None, **training):
     """Train and test the classifier of every cell.
 
     cells : list of Cell. train : Faces, the reserve that real images are drawn from.
@@ -345,6 +345,8 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     ensemble : how many cells are trained together (see ensemble.train), None for `ENSEMBLE` on a GPU and 1 on a CPU.
         Cells that stop as in the paper are trained one at a time. Draws of dropout and augmentation depend on the
         company, so that another number gives results that differ as those of another train_seed do.
+    store : folder in which finished cells are kept beyond this study, or None: another study takes from there those
+        that the same code has trained with the same options on the same faces. A new bank leaves most of them valid.
     training : further options of classifier.train (lr, batch_size, max_epochs, patience, precision).
     Returns a DataFrame with the columns `COLUMNS`, one row per cell and test set, in the order of
     `cells`, then of `tests`.
@@ -361,9 +363,10 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     for cell in cells:
         training_set(_sources(inputs), cell)
     folder, device = Path(folder), engine.device(device)
-    tasks = [_Task(cell, str(folder), str(device), tuple(tests), training, key)
+    store = store and str(Path(store) / runs.code_fingerprint(["fer_lib.study"])[:16])
+    tasks = [_Task(cell, str(folder), str(device), tuple(tests), training, key, store)
              for cell, key in zip(cells, _keys(cells, inputs, training), strict=True)]
-    waiting = [task for task in tasks if _finished(task) is None]
+    waiting = [task for task in tasks if _finished(task) is None and not _taken_from_store(task)]
     if waiting:
         _save_inputs(inputs, folder / "inputs")
         jobs = 1 if device.type == "cuda" else jobs
@@ -386,6 +389,7 @@ class _Task:
     tests: tuple
     training: dict
     key: str
+    store: str | None = None
 
     @property
     def path(self):
@@ -393,10 +397,24 @@ class _Task:
 
 
 def _keys(cells, inputs, training):
-    """One key per cell: a kept result counts only for the same cell, data and options."""
+    """One key per cell: a kept result counts only for the same cell, options and data that its arm uses."""
     data = {name: faces.fingerprint for name, faces in inputs.items()}
-    facts = json.dumps([data, training], sort_keys=True)
-    return [hashlib.sha256(f"{facts} {json.dumps(asdict(cell))}".encode()).hexdigest()[:16] for cell in cells]
+    bank = inputs.get("generated")
+    if bank is not None and "kept" in bank.table:
+        data["generated, unfiltered"] = Faces(bank.images, bank.table.drop(columns="kept"), bank.origin).fingerprint
+    keys = []
+    for cell in cells:
+        used = {name: mark for name, mark in data.items() if name not in _unused(cell.arm, data)}
+        facts = json.dumps([used, training, asdict(cell)], sort_keys=True)
+        keys.append(hashlib.sha256(facts.encode()).hexdigest()[:16])
+    return keys
+
+
+def _unused(arm, data):
+    """Names of the inputs that the classifiers of an arm do not see."""
+    bank = [name for name in ("generated, unfiltered", "generated") if name in data]
+    seen = bank[-1:] if arm == "mixed_filtered" else bank[:1] if ARMS[arm].uses_bank else []
+    return {*bank, "pool"} - set(seen) - ({"pool"} if arm == "external" else set())
 
 
 def _save_inputs(inputs, folder):
@@ -561,6 +579,27 @@ def _save_result(task, rows, history, probabilities):
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
+    if task.store:
+        Path(task.store).mkdir(parents=True, exist_ok=True)
+        _copy_result(path, Path(task.store, f"{task.key}.json"))
+
+
+def _taken_from_store(task):
+    """Copy a cell's result from the store, where it has it; returns whether it had."""
+    kept = task.store and Path(task.store, f"{task.key}.json")
+    if not kept or not kept.is_file():
+        return False
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    _copy_result(kept, task.path)
+    return True
+
+
+def _copy_result(source, target):
+    """Copy <source>.npz, then <source>.json; each appears whole or not at all."""
+    for suffix in (".npz", ".json"):
+        partial = target.with_suffix(f"{suffix}.partial")
+        shutil.copyfile(source.with_suffix(suffix), partial)
+        os.replace(partial, target.with_suffix(suffix))
 
 
 def _finished(task):

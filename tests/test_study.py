@@ -241,9 +241,9 @@ def two_test_sets():
 
 def run(folder, *, cells=None, **options):
     cells = cells or study.plan(["real", "mixed"], [0, 1], 12, [0, 1])
-    options = {"max_epochs": 1, "lr": 1e-3, "jobs": 1, **options}
-    return study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK,
-                     tests=two_test_sets(), folder=folder, device="cpu", **options)
+    options = {"max_epochs": 1, "lr": 1e-3, "jobs": 1, "generated": BANK, **options}
+    return study.run(cells, train=POOL, validation=striped_faces(12, seed=7), tests=two_test_sets(), folder=folder,
+                     device="cpu", **options)
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +286,20 @@ def test_an_interrupted_study_goes_on_where_it_stopped(finished, tmp_path, monke
     resumed = run(tmp_path)
     assert len(trained) == len(set(trained)) == 4
     assert resumed.drop(columns="seconds").equals(finished[1].drop(columns="seconds"))
+
+
+def test_another_bank_trains_again_only_what_uses_the_bank(tmp_path, monkeypatch):
+    cells = [cell(arm, 1, n_real=12) for arm in ("real", "noise", "mixed", "generated")]
+    options = {"cells": cells, "store": tmp_path / "store"}
+    first = run(tmp_path / "one", **options)
+    train_cell, trained = study.train_cell, []
+    monkeypatch.setattr(study, "train_cell", lambda task: trained.append(task.cell.arm) or train_cell(task))
+    again = run(tmp_path / "two", **options)
+    assert again.equals(first) and not trained
+    other = run(tmp_path / "three", generated=bank_of(120, seeds=(0,)), **options)
+    assert sorted(trained) == ["generated", "mixed"]
+    plain = other["arm"].isin(["real", "noise"])
+    assert other[plain].equals(first[plain]) and not other[~plain].equals(first[~plain])
 
 
 MANY = [cell(arm, 1, n_real=12, seed=seed, stopping="updates") for arm in ("mixed", "augmented", "real_long")
