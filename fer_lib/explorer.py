@@ -14,6 +14,7 @@ import ipywidgets as widgets
 import matplotlib as mpl
 import numpy as np
 import torch
+import traitlets
 from PIL import Image, UnidentifiedImageError
 
 from fer_lib import alignment, data, explorer_drawing, explorer_study, generation, labels, paths, plots, weights
@@ -36,7 +37,8 @@ REGIONS = {"brows": (0.12, 0.31, 0.17, 0.83), "eyes": (0.31, 0.45, 0.20, 0.80), 
 region on average. Notebook 4 measures with the true regions instead."""
 
 ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}  # wraps on a narrow screen
-GRID = {"max_width": "1160px", "grid_gap": "8px"}
+STILL = {"overflow": "visible"}  # a box that scrolls would be one more stop of the Tab key
+GRID = {**STILL, "max_width": "1160px", "grid_gap": "8px"}
 TILES = {**GRID, "grid_template_columns": "repeat(auto-fill, minmax(min(128px, 22%), 1fr))"}  # 8 columns, 4 on a phone
 LARGE = {**GRID, "grid_template_columns": "repeat(auto-fit, minmax(150px, 1fr))", "align_items": "flex-start"}
 WHAT = {"real": "real photographs", "rendered": "rendered faces, the built-in stand-in for photographs"}
@@ -242,6 +244,12 @@ def portable(path):
 
 # ---- the widgets ---------------------------------------------------------------------------------------
 
+class Picture(widgets.Image):
+    """An image whose tooltip is shown, and read out: the browser's view asks for a description, which Image lacks."""
+
+    description = traitlets.Unicode("").tag(sync=True)
+
+
 class Explorer:
     """The widgets, each an attribute, and what connects them.
 
@@ -296,12 +304,12 @@ class Explorer:
         seen = [(self.face, self.face_caption)]
         seen += [(self.judged, self.kept)] if self.referee is not None else []
         seen += [(self.change, self.regions)] + ([(self.nearest, self.nearest_caption)] if self.pool is not None else [])
-        large = widgets.GridBox([widgets.VBox(pair) for pair in seen], layout=LARGE)
+        large = widgets.GridBox([widgets.VBox(pair, layout=STILL) for pair in seen], layout=LARGE)
         row = _titled(self.tiles, COLUMNS)
-        steps = _titled(self.steps, [f"intensity {value:g}" for value in RISING])
+        steps = _titled(self.steps, [f"{value:g}" for value in RISING])
         keep = widgets.Box([self.save, self.photo], layout=ROW)
         faces = widgets.VBox([note, seeds, self.expression, sliders, large, self.row_title, row, self.steps_title, steps, keep,
-                              self.message, self.snippet])
+                              self.message, self.snippet], layout=STILL)
         for text in (note, self.message, self.snippet, self.judged, self.row_title, self.steps_title):
             text.add_class("fer-text")
         tab = widgets.Tab([faces, self.study_tab.show()], titles=["Faces", "Ratio study"])
@@ -315,7 +323,7 @@ class Explorer:
         self.another = widgets.Button(description="Another person", icon="user", layout=short, tooltip="Go to the next seed")
         self.expression = widgets.ToggleButtons(
             options=ALL_EXPRESSIONS, value=expression, description="Expression", layout={"width": "100%"},
-            style={"button_width": "6.5em"},
+            style={"button_width": "6.5em"}, tooltip="The expression of the large picture",
             tooltips=[f"Show {name} in the large picture" for name in ALL_EXPRESSIONS])
         self.truncation = widgets.FloatSlider(
             truncation, min=0, max=1, step=0.05, description="Truncation", readout_format=".2f", layout=fluid,
@@ -337,7 +345,7 @@ class Explorer:
 
     def _make_pictures(self):
         self.face, self.change, self.nearest, *small = (
-            widgets.Image(format="png", layout={"width": "100%"}) for _ in range(3 + len(COLUMNS) + len(RISING)))
+            Picture(format="png", layout={"width": "100%"}) for _ in range(3 + len(COLUMNS) + len(RISING)))
         self.tiles, self.steps = small[:len(COLUMNS)], small[len(COLUMNS):]
         self.face_caption = widgets.Label()
         self.regions, self.judged, self.kept, self.nearest_caption = (widgets.HTML() for _ in range(4))
@@ -393,7 +401,7 @@ class Explorer:
         self.change.value = png(heat, side=BIG)
         self.regions.value = "change inside " + ", ".join(f"{region} {share:.0%}" for region, share in shares.items())
         self.change.tooltip = f"Where {name} changes the face: {self.regions.value}"
-        self.steps_title.value = f"<p>The same person with {name}, at rising intensity:</p>"
+        self.steps_title.value = f"<p>The same person with {name} at rising intensity, from 0 (as drawn) over 1 (full) to 1.5:</p>"
         self.rising = rising(self.generators[1], self.person, name)
         for tile, image, value in zip(self.steps, self.rising, RISING):
             tile.value = png(image, side=SMALL)
@@ -482,7 +490,7 @@ def _titled(tiles, titles):
     labels_ = [widgets.Label(title) for title in titles]
     for label in labels_:
         label.add_class("fer-wrap")
-    return widgets.GridBox([widgets.VBox([tile, label], layout={"align_items": "center"})
+    return widgets.GridBox([widgets.VBox([tile, label], layout={**STILL, "align_items": "center"})
                             for tile, label in zip(tiles, labels_, strict=True)], layout=TILES)
 
 

@@ -14,22 +14,21 @@ WIDTH = 420  # of a drawing, in units that are pixels where it is shown at full 
 
 CSS = """<style>
 .fer-tile img, img.fer-tile {image-rendering: pixelated; height: auto;}
-.fer-wrap, .fer-wrap .widget-html-content {white-space: normal; height: auto; line-height: 1.35; overflow-wrap: anywhere;}
-.fer-wrap.widget-label {text-align: center; overflow: visible;}
+.fer .fer-wrap.fer-wrap, .fer .fer-wrap .widget-html-content {white-space: normal; height: auto; min-height: 0; line-height: 1.35;
+  overflow: visible; overflow-wrap: anywhere;}
 .fer-text .widget-html-content {line-height: 1.4;}
 .fer-text p {margin: 4px 0;}
 .fer-text pre {white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid; border-radius: 3px; padding: 6px; margin: 4px 0;
   color: inherit; background: none; user-select: all; line-height: 1.35;}
 .fer-text table {border-collapse: collapse; color: inherit; font-size: 12px; border: none; table-layout: auto;}
 .fer-text table tr, .fer-text table tr:nth-child(odd), .fer-text table tr:hover {background: none;}
-.fer-text th, .fer-text td {padding: 3px 5px; text-align: right; color: inherit; white-space: nowrap; max-width: none;}
+.fer-text th, .fer-text td {padding: 3px 4px; text-align: right; color: inherit; white-space: nowrap; max-width: none;}
 .fer-text th {font-weight: normal;}
 .fer-text caption {caption-side: top; text-align: left; color: inherit; padding: 2px 0;}
 .fer-text abbr {text-decoration: none;}
 .fer-text summary {cursor: pointer;}
 .fer-text ul {list-style: none; margin: 4px 0; padding: 0;}
 .fer-text li {margin: 2px 0; padding: 1px 6px; border-radius: 3px;}
-.fer-choices .widget-toggle-buttons .widget-label, .fer-choices > .widget-label {flex-shrink: 0;}
 .fer button:focus-visible, .fer select:focus-visible, .fer input:focus-visible, .fer .noUi-handle:focus-visible,
 .fer .lm-TabBar-tab:focus-visible {outline: 3px solid #2f86d1; outline-offset: 1px;}
 </style>"""
@@ -57,13 +56,13 @@ def matrix_table(matrix, *, caption, signed=False, framed=None):
     in points. framed : bool [6, 6], cells that get a frame, or None.
     """
     matrix, limit = np.asarray(matrix), max(0.15, np.nanmax(np.abs(matrix), initial=0)) if signed else 1
-    head = "".join(f'<th scope="col"><abbr title="predicted {name}">{name[:4]}</abbr></th>' for name in EXPRESSIONS)
+    head = "".join(f'<th scope="col"><abbr title="predicted {name}">{name[:3]}</abbr></th>' for name in EXPRESSIONS)
     rows = []
     for row, name in enumerate(EXPRESSIONS):
         cells = [_cell(matrix[row, column], limit, signed, framed is not None and framed[row, column])
                  for column in range(len(EXPRESSIONS))]
         rows.append(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>')
-    return (f"<table><caption>{html.escape(caption)}</caption><thead><tr><th>true \\ predicted</th>{head}</tr></thead>"
+    return (f"<table><caption>{html.escape(caption)}</caption><thead><tr><th>true ↓</th>{head}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table>")
 
 
@@ -80,16 +79,17 @@ def _tint(colour, alpha):
     return f"rgba({red}, {green}, {blue}, {alpha:.2f})"
 
 
-def interval_rows(values, *, unit, label):
+def interval_rows(values, *, label):
     """One line an expression: a value with its interval beside a zero line.
 
-    values : dict name -> {estimate, low, high}, NaN where unknown. unit : of the numbers. label : of the whole drawing.
+    values : dict name -> {estimate, low, high}, NaN where unknown. label : what the drawing says, for those who do not
+    see it.
     """
     known = [abs(bound) for value in values.values() for bound in value.values() if np.isfinite(bound)]
-    limit, left, right, step = max([5, *known]), 78, 268, 24
+    limit, left, right, step = min(100, max([5, *known])), 84, 250, 25
 
     def place(value):
-        return (left + right) / 2 + value / limit * (right - left) / 2
+        return (left + right) / 2 + max(-1, min(1, value / limit)) * (right - left) / 2
 
     height, parts = step * len(values) + 34, []
     for line, (name, value) in enumerate(values.items()):
@@ -101,8 +101,7 @@ def interval_rows(values, *, unit, label):
     ticks = "".join(_text(place(value), base + 12, f"{value:+.0f}" if value else "0", anchor="middle")
                     for value in (-limit, 0, limit))
     zero = f'<line x1="{place(0):.1f}" x2="{place(0):.1f}" y1="2" y2="{base - 2}" stroke="currentColor" stroke-opacity="0.6"/>'
-    unit = _text(right + 8, base + 12, unit)
-    return _svg(height, zero + "".join(parts) + ticks + unit, label)
+    return _svg(height, zero + "".join(parts) + ticks, label)
 
 
 def told(value):
@@ -112,8 +111,12 @@ def told(value):
     """
     if not np.isfinite(value["estimate"]):
         return "unknown"
-    reach = f" ({value['low']:+.1f} to {value['high']:+.1f})" if np.isfinite(value["low"]) else ""
-    return f"{value['estimate']:+.1f}{reach}"
+    reach = f" ({_signed(value['low'])} to {_signed(value['high'])})" if np.isfinite(value["low"]) else ""
+    return f"{_signed(value['estimate'])}{reach}"
+
+
+def _signed(value):
+    return f"{value:+.0f}" if abs(value) >= 100 else f"{value:+.1f}"
 
 
 def _bar(low, high, y, middle):
@@ -128,19 +131,19 @@ def curve(points, *, baseline, chosen, label, origin):
     number of training images. baseline : name of its arm, or None. chosen : (arm, ratio), drawn larger.
     label : what the drawing says, for those who do not see it. origin : of the training images.
     """
-    values = points[["accuracy", "low", "high"]].to_numpy(float)
-    low, high = np.nanmin(values), np.nanmax(values)
-    room, most = max(0.02, 0.08 * (high - low)), max(1.0, points["ratio"].max())
-    box = {"left": 44, "right": WIDTH - 10, "top": 10, "bottom": 214}
+    values = points[["accuracy", "low", "high"]].to_numpy(float).clip(0, 1)
+    room, most = max(0.02, 0.08 * np.ptp(values[np.isfinite(values)])), max(1.0, points["ratio"].max())
+    low, high = max(0, np.nanmin(values) - room), min(1, np.nanmax(values) + room)
+    box = {"left": 46, "right": WIDTH - 10, "top": 10, "bottom": 214}
 
     def x(ratio):
         return box["left"] + 14 + (ratio / most) ** 0.5 * (box["right"] - box["left"] - 28)
 
     def y(value):
-        share = (value - max(0, low - room)) / (min(1, high + room) - max(0, low - room))
+        share = (min(max(value, low), high) - low) / (high - low)
         return box["bottom"] - share * (box["bottom"] - box["top"])
 
-    parts = [_axes(box, x, y, max(0, low - room), min(1, high + room), most, origin)]
+    parts = [_axes(box, x, y, low, high, most, origin)]
     parts += [_band(row, box, y) for row in points[points["arm"] == baseline].itertuples()]
     others = [arm for arm in dict.fromkeys(points["arm"]) if arm not in (baseline, chosen[0])]
     for place, arm in enumerate(others, start=1):  # to the right and the left in turn, so that none hides another
@@ -210,5 +213,5 @@ def _text(x, y, text, *, anchor="start"):
 
 
 def _svg(height, inner, label):
-    return (f'<svg role="img" aria-label="{html.escape(label)}" viewBox="0 0 {WIDTH} {height}" font-size="12" fill="currentColor" '
+    return (f'<svg role="img" aria-label="{html.escape(label)}" viewBox="0 0 {WIDTH} {height}" font-size="13" fill="currentColor" '
             f'style="width: 100%; max-width: 560px; height: auto; display: block">{inner}</svg>')

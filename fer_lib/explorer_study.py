@@ -204,14 +204,18 @@ def sentence(choice, *, origin):
     own = statistics.seed_interval(choice.alone["accuracy"])
     n = len(choice.alone)
     told = (f"Test set {row['test_set']}, {row['n_real']:g} {origin} images: {plots.arm_title(row['arm'], origin)}{ratio} is "
-            f"right on {_percent(own)} of the faces ({n} seed{'s' if n > 1 else ''})")
+            f"right on {_percent(own)} of the faces ({_seeds(n)})")
     if row["arm"] == choice.baseline:
         return f"{told}. This is the baseline that the other arms are compared with."
     if choice.base is None:
         return f"{told}. There is no baseline of as many images on the same seeds."
     base = statistics.seed_interval(choice.base["accuracy"])
     return (f"{told}, {plots.arm_title(choice.baseline, origin)} on {_percent(base)}: "
-            f"{explorer_drawing.told(gain(choice))} points on the same {len(choice.rows)} seed{'s' if len(choice.rows) > 1 else ''}.")
+            f"{explorer_drawing.told(gain(choice))} points on the same {_seeds(len(choice.rows))}.")
+
+
+def _seeds(n):
+    return f"{n} seed{'s' if n > 1 else ''}"
 
 
 def _percent(value):
@@ -260,7 +264,7 @@ class StudyTab:
         self.draw()
 
     def _make_widgets(self, profile):
-        layout = {"width": "100%", "max_width": "30em"}
+        layout = {"width": "calc(100% - 4px)", "max_width": "30em"}
         told = {"test_set": ("Test set", "The faces on which the classifiers are tested"),
                 "arm": ("Trained on", "The arm: what the classifier is trained on"),
                 "n_real": ("Real images", "Number of real (or rendered) training images, which the ratio refers to"),
@@ -269,6 +273,7 @@ class StudyTab:
                          for name, (text, tip) in told.items()}
         self.test_set, self.arm, self.n_real, self.ratio = self.controls.values()
         self.view = widgets.ToggleButtons(options=["matrix", "change"], description="Confusions", style={"button_width": "6.5em"},
+                                          tooltip="What the table shows",
                                           tooltips=["The confusion matrix of the choice", "Its change against the baseline"])
         self.sentence, self.curve, self.confusion, self.gains, self.finding = (widgets.HTML() for _ in range(5))
         for text in (self.sentence, self.curve, self.confusion, self.gains, self.finding):
@@ -280,10 +285,10 @@ class StudyTab:
         """The tab as one widget."""
         if not self.study:
             return widgets.VBox([self.finding])
-        grid = {"grid_template_columns": "repeat(auto-fit, minmax(min(300px, 100%), 1fr))", "grid_gap": "8px 24px",
-                "max_width": "1160px"}
+        grid = {"grid_template_columns": "repeat(auto-fit, minmax(min(340px, 100%), 1fr))", "grid_gap": "8px 24px",
+                "max_width": "1160px", "overflow": "visible"}
         drawn = widgets.GridBox([self.curve, widgets.VBox([self.view, self.confusion]), self.gains], layout=grid)
-        controls = widgets.GridBox(list(self.controls.values()), layout=grid)
+        controls = widgets.GridBox(list(self.controls.values()), layout={**grid, "grid_gap": "0 24px"})
         return widgets.VBox([controls, self.sentence, drawn, self.finding])
 
     def _changed(self, change):
@@ -340,7 +345,7 @@ class StudyTab:
             self.confusion.value = self._recalls(choice)
         elif self.view.value == "matrix":
             self.confusion.value = explorer_drawing.matrix_table(
-                seen[0].mean(0), caption=f"Predicted expression in % of the true one, mean over {len(seen[0])} seed(s)")
+                seen[0].mean(0), caption=f"Predicted expression in % of the true one, mean over {_seeds(len(seen[0]))}")
         elif seen[1] is None:
             self.confusion.value = "<p>The baseline is not compared with itself: choose another arm to see what changes.</p>"
         else:
@@ -362,9 +367,9 @@ class StudyTab:
         if gains is None:
             self.gains.value = "<p>The gain of each expression is shown for arms other than the baseline.</p>"
             return
-        title = f"Gain in recall over the baseline ({OVER_SEEDS}, each on its own):"
+        title = f"Gain in recall over the baseline, in points ({OVER_SEEDS}, each on its own):"
         label = title + " " + "; ".join(f"{name} {explorer_drawing.told(value)}" for name, value in gains.items())
-        self.gains.value = f"<p>{title}</p>" + explorer_drawing.interval_rows(gains, unit="points", label=label)
+        self.gains.value = f"<p>{title}</p>" + explorer_drawing.interval_rows(gains, label=label)
 
 
 def _closest(value, values):
