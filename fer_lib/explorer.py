@@ -39,7 +39,7 @@ region on average. Notebook 4 measures with the true regions instead."""
 ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}  # wraps on a narrow screen
 STILL = {"overflow": "visible"}  # a box that scrolls would be one more stop of the Tab key
 GRID = {**STILL, "max_width": "1160px", "grid_gap": "8px"}
-TILES = {**GRID, "grid_template_columns": "repeat(auto-fill, minmax(min(128px, 22%), 1fr))"}  # 8 columns, 4 on a phone
+TILES = {**GRID, "grid_template_columns": "repeat(auto-fill, minmax(min(124px, max(22%, 68px)), 1fr))"}  # 8 columns, 4 on a phone
 LARGE = {**GRID, "grid_template_columns": "repeat(auto-fit, minmax(150px, 1fr))", "align_items": "flex-start"}
 WHAT = {"real": "real photographs", "rendered": "rendered faces, the built-in stand-in for photographs"}
 SHIPPED = {"demo": "built-in", "built_in": "built-in", "fer2013": "fer2013"}  # profile -> folder below weights/
@@ -323,7 +323,7 @@ class Explorer:
         self.another = widgets.Button(description="Another person", icon="user", layout=short, tooltip="Go to the next seed")
         self.expression = widgets.ToggleButtons(
             options=ALL_EXPRESSIONS, value=expression, description="Expression", layout={"width": "100%"},
-            style={"button_width": "6.5em"}, tooltip="The expression of the large picture",
+            style={"button_width": "7.5em"}, tooltip="The expression of the large picture",
             tooltips=[f"Show {name} in the large picture" for name in ALL_EXPRESSIONS])
         self.truncation = widgets.FloatSlider(
             truncation, min=0, max=1, step=0.05, description="Truncation", readout_format=".2f", layout=fluid,

@@ -20,7 +20,7 @@ CSS = """<style>
 .fer-text p {margin: 4px 0;}
 .fer-text pre {white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid; border-radius: 3px; padding: 6px; margin: 4px 0;
   color: inherit; background: none; user-select: all; line-height: 1.35;}
-.fer-text table {border-collapse: collapse; color: inherit; font-size: 12px; border: none; table-layout: auto;}
+.fer-text table {width: 100%; max-width: 30em; border-collapse: collapse; color: inherit; font-size: 12px; border: none; table-layout: auto;}
 .fer-text table tr, .fer-text table tr:nth-child(odd), .fer-text table tr:hover {background: none;}
 .fer-text th, .fer-text td {padding: 3px 4px; text-align: right; color: inherit; white-space: nowrap; max-width: none;}
 .fer-text th {font-weight: normal;}
@@ -158,7 +158,7 @@ def curve(points, *, baseline, chosen, label, origin):
 
 def _axes(box, x, y, low, high, most, origin):
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 6)
-    ticks = np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step
+    ticks = np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step + 0.0  # no -0
     parts = [f'<line x1="{box["left"]}" x2="{box["right"]}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" '
              f'stroke-opacity="0.15"/>' + _text(box["left"] - 5, y(tick) + 4, f"{tick:.2f}", anchor="end") for tick in ticks]
     parts += [_text(x(ratio), box["bottom"] + 16, f"{ratio:g}", anchor="middle") for ratio in (0, 1, 2, 3, 5, 7, 10) if ratio <= most]

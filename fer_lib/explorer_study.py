@@ -272,7 +272,7 @@ class StudyTab:
         self.controls = {name: widgets.Dropdown(description=text, tooltip=tip, layout=layout)
                          for name, (text, tip) in told.items()}
         self.test_set, self.arm, self.n_real, self.ratio = self.controls.values()
-        self.view = widgets.ToggleButtons(options=["matrix", "change"], description="Confusions", style={"button_width": "6.5em"},
+        self.view = widgets.ToggleButtons(options=["matrix", "change"], description="Confusions", style={"button_width": "7.5em"},
                                           tooltip="What the table shows",
                                           tooltips=["The confusion matrix of the choice", "Its change against the baseline"])
         self.sentence, self.curve, self.confusion, self.gains, self.finding = (widgets.HTML() for _ in range(5))
