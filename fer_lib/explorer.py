@@ -108,19 +108,45 @@ def person_of(identity_gan, *, seed, truncation, other=None, mix=0.0):
     return identity_gan.synthesise(w[:1].lerp(w[1:], mix), noise="fixed").clamp(-1, 1)
 
 
-@torch.inference_mode()
+class Changes:
+    """What the expression GAN does to one face, worked out once: another intensity costs next to nothing.
+
+    expression_gan : stargan.Generator or expression_flow.Generator. person : float [1, C, H, W] in -1..1.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, expression_gan, person):
+        self.flows = generation.has_intensity(expression_gan)
+        self.person = person.expand(len(ALL_EXPRESSIONS), -1, -1, -1)
+        self.parts = (expression_gan.change(self.person, torch.arange(len(self.person), device=person.device)) if self.flows
+                      else (generation.impose_all(expression_gan, person),))
+
+    @torch.inference_mode()
+    def all(self, intensity=1.0):
+        """All seven expressions, float [7, C, H, W] in -1..1: the same pixels as generation.impose_all."""
+        if self.flows and intensity >= 0:
+            return expression_flow.apply_change(self.person, *self.parts, intensity=intensity).clamp(-1, 1)
+        if intensity != 1:
+            raise FerError(f"The intensity {intensity} is not possible: use 0 or more with the flow GAN, and 1 with StarGAN.")
+        return self.parts[0]
+
+    @torch.inference_mode()
+    def rising(self, expression, intensities=RISING):
+        """One expression at several intensities: uint8 [n, C, H, W]. StarGAN shows the face itself below 0.5."""
+        code, n = ALL_EXPRESSIONS.index(expression), len(intensities)
+        if not self.flows:
+            return generation.to_uint8(torch.stack([(self.parts[0] if value >= 0.5 else self.person)[code] for value in intensities]))
+        values = torch.tensor(intensities, dtype=self.person.dtype, device=self.person.device)
+        parts = (part[code:code + 1].expand(n, -1, -1, -1) for part in (self.person, *self.parts))
+        return generation.to_uint8(expression_flow.apply_change(*parts, intensity=values).clamp(-1, 1))
+
+
 def rising(expression_gan, person, expression, *, intensities=RISING):
     """One face, float [1, C, H, W] in -1..1, with one expression at several intensities: uint8 [n, C, H, W].
 
     StarGAN knows one intensity only and shows the face itself below 0.5, the expression above.
     """
-    if not generation.has_intensity(expression_gan):
-        full = generation.impose(expression_gan, person, expression)
-        return generation.to_uint8(torch.cat([full if value >= 0.5 else person for value in intensities]))
-    flow, residual = expression_gan.change(person, torch.tensor([ALL_EXPRESSIONS.index(expression)], device=person.device))
-    n, values = len(intensities), torch.tensor(intensities, dtype=person.dtype, device=person.device)
-    shown = expression_flow.apply_change(*(part.expand(n, -1, -1, -1) for part in (person, flow, residual)), intensity=values)
-    return generation.to_uint8(shown.clamp(-1, 1))
+    return Changes(expression_gan, person).rising(expression, intensities)
 
 
 def change_map(before, after):
@@ -188,8 +214,9 @@ def sheet_of(identity_gan, expression_gan, *, expression, seed, truncation, inte
     """
     labels.code(expression)
     person = person_of(identity_gan, seed=seed, truncation=truncation, other=other, mix=mix)
-    faces = generation.to_uint8(torch.cat([person, generation.impose_all(expression_gan, person, intensity=intensity)]))
-    return sheet_figure(faces, rising(expression_gan, person, expression), expression=expression,
+    changes = Changes(expression_gan, person)
+    faces = generation.to_uint8(torch.cat([person, changes.all(intensity)]))
+    return sheet_figure(faces, changes.rising(expression), expression=expression,
                         title=f"{who(seed, other, mix)}, truncation {truncation:.2f}; expressions of intensity {intensity:.2f}")
 
 
@@ -283,7 +310,7 @@ class Explorer:
         self.another.on_click(self._another_person)
         for control in (self.seed, self.other, self.mix, self.truncation):
             control.observe(self._new_person, "value")
-        self.intensity.observe(self._draw, "value")
+        self.intensity.observe(self._show_expressions, "value")
         self.expression.observe(self._show_face, "value")
         self.save.on_click(self._save)
         self.photo.observe(self._take_photo, "value")
@@ -365,18 +392,21 @@ class Explorer:
         self.message.value = ""
         self._draw()
 
-    @torch.inference_mode()
-    def _draw(self, _=None):
+    def _draw(self):
         """New pictures of everything, after the person has changed."""
         self.person = self.from_photo if self.from_photo is not None else person_of(
             self.generators[0], seed=self.seed.value, truncation=self.truncation.value, other=self.other.value,
             mix=self.mix.value)
-        shown = generation.impose_all(self.generators[1], self.person, intensity=self.intensity.value)
-        self.pictures = generation.to_uint8(torch.cat([self.person, shown]))
+        self.changes = Changes(self.generators[1], self.person)
+        self._show_expressions()
+        self._show_nearest()
+
+    def _show_expressions(self, _=None):
+        """The row of expressions and what depends on it, at the chosen intensity."""
+        self.pictures = generation.to_uint8(torch.cat([self.person, self.changes.all(self.intensity.value)]))
         for tile, image, name in zip(self.tiles, self.pictures, COLUMNS):
             tile.value = png(image, side=SMALL)
             tile.tooltip = f"{self._who()}: {name}"
-        self._show_nearest()
         self._show_face()
 
     def _who(self):
@@ -402,7 +432,7 @@ class Explorer:
         self.regions.value = "change inside " + ", ".join(f"{region} {share:.0%}" for region, share in shares.items())
         self.change.tooltip = f"Where {name} changes the face: {self.regions.value}"
         self.steps_title.value = f"<p>The same person with {name} at rising intensity, from 0 (as drawn) over 1 (full) to 1.5:</p>"
-        self.rising = rising(self.generators[1], self.person, name)
+        self.rising = self.changes.rising(name)
         for tile, image, value in zip(self.steps, self.rising, RISING):
             tile.value = png(image, side=SMALL)
             tile.tooltip = f"{self._who()}: {name}, intensity {value:g}"
