@@ -1,23 +1,27 @@
-"""Widgets to play with: one person in every expression, and the curve of the ratio study.
+"""Widgets to play with: one person in every expression, and what the ratio study found.
 
 `faces_of` computes, `Explorer` shows: every picture is a function of the values of the widgets, which can be
-set and read without a browser.
+set and read without a browser. The second tab is explorer_study.StudyTab.
 """
 
+import html
 import io
-import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import ipywidgets as widgets
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import torch
+import traitlets
 from PIL import Image, UnidentifiedImageError
 
-from fer_lib import alignment, generation, labels, paths, plots, statistics
+from fer_lib import alignment, data, explorer_drawing, explorer_study, generation, labels, paths, plots, weights
 from fer_lib.errors import FerError
-from fer_lib.labels import ALL_EXPRESSIONS
+from fer_lib.explorer_study import finding, main_rows, read_study  # noqa: F401, part of what this module offers
+from fer_lib.faces import Faces
+from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow
 
 COLUMNS = ("as drawn", *ALL_EXPRESSIONS)
@@ -32,8 +36,54 @@ REGIONS = {"brows": (0.12, 0.31, 0.17, 0.83), "eyes": (0.31, 0.45, 0.20, 0.80), 
 """Boxes (top, bottom, left, right) in an aligned face, fractions of its side: where built-in faces have 90 % of each
 region on average. Notebook 4 measures with the true regions instead."""
 
-ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "flex-start"}  # wraps on a narrow screen
+ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}  # wraps on a narrow screen
+STILL = {"overflow": "visible"}  # a box that scrolls would be one more stop of the Tab key
+GRID = {**STILL, "max_width": "1160px", "grid_gap": "8px"}
+TILES = {**GRID, "grid_template_columns": "repeat(auto-fill, minmax(min(124px, max(22%, 68px)), 1fr))"}  # 8 columns, 4 on a phone
+LARGE = {**GRID, "grid_template_columns": "repeat(auto-fit, minmax(150px, 1fr))", "align_items": "flex-start"}
 WHAT = {"real": "real photographs", "rendered": "rendered faces, the built-in stand-in for photographs"}
+SHIPPED = {"demo": "built-in", "built_in": "built-in", "fer2013": "fer2013"}  # profile -> folder below weights/
+
+
+# ---- the generators ------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Opened:
+    """Generators that are ready: gans and weights, the networks and their files; pool, Faces that they learned from, or None.
+
+    origin, n, image_size : of what they learned from.
+    """
+
+    gans: tuple
+    weights: tuple
+    pool: Faces | None
+    origin: str
+    n: int
+    image_size: int
+
+
+def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool="faces", device="cpu"):
+    """The two generators of a profile, as notebooks 2 and 3 left them, or else those that are shipped for it.
+
+    names, pool : what notebooks 1 to 3 publish. Returns Opened; of shipped generators the pool is not at hand.
+    What was read, or that it was absent, is recorded. Raises FerError where none are shipped either.
+    """
+    try:
+        files = [workspace.require(name).path / "generator.safetensors" for name in names]
+        faces = data.load(workspace.require(pool).path)["pool"]
+        facts = {"origin": faces.origin, "n": len(faces), "image_size": faces.image_size}
+    except FerError:
+        if workspace.profile not in SHIPPED:
+            raise
+        workspace.reads |= dict.fromkeys((*names, pool))  # the notebook runs again once they are made
+        folder, faces = paths.REPOSITORY / "weights" / SHIPPED[workspace.profile], None
+        files = [folder / "identity.safetensors", folder / "expression.safetensors"]
+        facts = weights.read_metadata(files[0])["trained_on"]
+    gans = tuple(weights.load_generator(path, device=device) for path in files)
+    return Opened(gans, tuple(files), faces, **{name: facts[name] for name in ("origin", "n", "image_size")})
+
+
+# ---- faces ---------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -58,19 +108,45 @@ def person_of(identity_gan, *, seed, truncation, other=None, mix=0.0):
     return identity_gan.synthesise(w[:1].lerp(w[1:], mix), noise="fixed").clamp(-1, 1)
 
 
-@torch.inference_mode()
+class Changes:
+    """What the expression GAN does to one face, worked out once: another intensity costs next to nothing.
+
+    expression_gan : stargan.Generator or expression_flow.Generator. person : float [1, C, H, W] in -1..1.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, expression_gan, person):
+        self.flows = generation.has_intensity(expression_gan)
+        self.person = person.expand(len(ALL_EXPRESSIONS), -1, -1, -1)
+        self.parts = (expression_gan.change(self.person, torch.arange(len(self.person), device=person.device)) if self.flows
+                      else (generation.impose_all(expression_gan, person),))
+
+    @torch.inference_mode()
+    def all(self, intensity=1.0):
+        """All seven expressions, float [7, C, H, W] in -1..1: the same pixels as generation.impose_all."""
+        if self.flows and intensity >= 0:
+            return expression_flow.apply_change(self.person, *self.parts, intensity=intensity).clamp(-1, 1)
+        if intensity != 1:
+            raise FerError(f"The intensity {intensity} is not possible: use 0 or more with the flow GAN, and 1 with StarGAN.")
+        return self.parts[0]
+
+    @torch.inference_mode()
+    def rising(self, expression, intensities=RISING):
+        """One expression at several intensities: uint8 [n, C, H, W]. StarGAN shows the face itself below 0.5."""
+        code, n = ALL_EXPRESSIONS.index(expression), len(intensities)
+        if not self.flows:
+            return generation.to_uint8(torch.stack([(self.parts[0] if value >= 0.5 else self.person)[code] for value in intensities]))
+        values = torch.tensor(intensities, dtype=self.person.dtype, device=self.person.device)
+        parts = (part[code:code + 1].expand(n, -1, -1, -1) for part in (self.person, *self.parts))
+        return generation.to_uint8(expression_flow.apply_change(*parts, intensity=values).clamp(-1, 1))
+
+
 def rising(expression_gan, person, expression, *, intensities=RISING):
     """One face, float [1, C, H, W] in -1..1, with one expression at several intensities: uint8 [n, C, H, W].
 
     StarGAN knows one intensity only and shows the face itself below 0.5, the expression above.
     """
-    if not generation.has_intensity(expression_gan):
-        full = generation.impose(expression_gan, person, expression)
-        return generation.to_uint8(torch.cat([full if value >= 0.5 else person for value in intensities]))
-    flow, residual = expression_gan.change(person, torch.tensor([ALL_EXPRESSIONS.index(expression)], device=person.device))
-    n, values = len(intensities), torch.tensor(intensities, dtype=person.dtype, device=person.device)
-    shown = expression_flow.apply_change(*(part.expand(n, -1, -1, -1) for part in (person, flow, residual)), intensity=values)
-    return generation.to_uint8(shown.clamp(-1, 1))
+    return Changes(expression_gan, person).rising(expression, intensities)
 
 
 def change_map(before, after):
@@ -131,23 +207,74 @@ def png(image, *, side):
     return file.getvalue()
 
 
-def read_study(workspace):
-    """What notebook 6 found: (ratio_study.csv as a DataFrame, summary.json as a dict), or None when absent.
+def sheet_of(identity_gan, expression_gan, *, expression, seed, truncation, intensity=1.0, other=None, mix=0.0):
+    """What the explorer saves: a person in all expressions, and below in one at rising intensity, as a Figure.
 
-    What was read, or that it was absent, is recorded: a new study makes the explorer's notebook run again.
-    Raises FerError when a file is damaged.
+    expression : of the lower row. Other arguments and errors: see `faces_of`.
     """
-    table, summary = (workspace.results / name for name in ("ratio_study.csv", "summary.json"))
-    if not (table.is_file() and summary.is_file()):
-        workspace.reads["study"] = None  # differs from any key that notebook 6 will publish
-        return None
-    for path in (table, summary):
-        workspace.read_external(path)
-    try:
-        return pd.read_csv(table), json.loads(summary.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FerError(f"The results in {workspace.results} cannot be read ({error}): run "
-                       "notebooks/06_ratio_study.ipynb again.") from error
+    labels.code(expression)
+    person = person_of(identity_gan, seed=seed, truncation=truncation, other=other, mix=mix)
+    changes = Changes(expression_gan, person)
+    faces = generation.to_uint8(torch.cat([person, changes.all(intensity)]))
+    return sheet_figure(faces, changes.rising(expression), expression=expression,
+                        title=f"{who(seed, other, mix)}, truncation {truncation:.2f}; expressions of intensity {intensity:.2f}")
+
+
+def sheet_figure(faces, steps, *, expression, title):
+    """Both rows of the explorer as a matplotlib Figure.
+
+    faces : uint8 [8, C, H, W], in the order of COLUMNS. steps : uint8 [7, C, H, W], intensities RISING of `expression`.
+    """
+    images = np.concatenate([faces, steps, np.full_like(steps[:1], 255)])  # the lower row is one shorter
+    figure = plots.contact_sheet(images.reshape(2, len(COLUMNS), *images.shape[1:]), column_titles=COLUMNS,
+                                 row_titles=["", f"{expression},\nintensity"], title=title)
+    for axis, value in zip(figure.axes[len(COLUMNS):], RISING, strict=False):
+        axis.set_title(f"{value:g}", pad=3, fontsize=figure.axes[0].title.get_fontsize())
+    return figure
+
+
+def who(seed, other=None, mix=0.0):
+    """What a generated person is called."""
+    mixed = f" mixed with {other} ({mix:.2f})" if mix else ""
+    return f"Generated face, seed {seed}{mixed}"
+
+
+def snippet(files, *, name, expression, settings):
+    """Python that makes a saved sheet again, as pasted at the repository's root.
+
+    files : the two generators' files. name : of the PNG. expression : of the lower row. settings : of `faces_of`.
+    """
+    person = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    first, second = (f'"{portable(path)}"' for path in files)
+    return f"""from pathlib import Path
+
+from fer_lib import explorer, training
+
+gans = [training.load_generator(path) for path in (
+    {first},
+    {second})]
+person = dict({person})
+faces = explorer.faces_of(*gans, **person)  # uint8 [8, C, H, W]: as drawn, then the seven expressions
+sheet = explorer.sheet_of(*gans, expression="{expression}", **person)
+Path("{name}.png").write_bytes(explorer.figure_png(sheet))"""
+
+
+def portable(path):
+    """A generator's file as others can name it: the shipped one of the same bytes, or relative to the repository."""
+    path = Path(path)
+    for shipped in sorted((paths.REPOSITORY / "weights").glob("*/*.safetensors")):
+        if shipped.stat().st_size == path.stat().st_size and shipped.read_bytes() == path.read_bytes():
+            path = shipped
+            break
+    return Path(os.path.relpath(path, paths.REPOSITORY)).as_posix()
+
+
+# ---- the widgets ---------------------------------------------------------------------------------------
+
+class Picture(widgets.Image):
+    """An image whose tooltip is shown, and read out: the browser's view asks for a description, which Image lacks."""
+
+    description = traitlets.Unicode("").tag(sync=True)
 
 
 class Explorer:
@@ -159,18 +286,23 @@ class Explorer:
     from, of which the nearest is shown beside, or None. folder : where pictures are saved, or None for
     runs/<profile>/explorer.
     seed, expression, truncation, intensity : where the widgets start. Raises FerError for an unknown expression.
+    referee : who judges the large picture, or None. Its probabilities(images uint8 [n, C, H, W]) returns float [n, k]
+    for the first k = 6 or 7 of ALL_EXPRESSIONS; keeps(images, expression) bool [n], whether the filter would keep each
+    as a training image. weights : the generators' two files, so that saved settings come with a complete program, or None.
 
-    seed, another, other, mix, expression, truncation, intensity, test_set, save, photo : the controls; StarGAN has no
+    seed, another, other, mix, expression, truncation, intensity, save, photo : the controls; StarGAN has no
     intensity. A photo stays in this process's memory and is not stored.
-    face, change, nearest, tiles, steps, curve : widgets.Image, their `value` the PNG's bytes; texts in face_caption,
-    regions, nearest_caption, snippet, message and finding.
+    face, change, nearest, tiles, steps : widgets.Image, their `value` the PNG's bytes; texts in face_caption,
+    regions, judged, kept, nearest_caption, snippet and message.
+    study_tab : explorer_study.StudyTab; its test_set, curve and finding can be had from here, too.
     """
 
     def __init__(self, identity_gan, expression_gan, *, origin, study=None, profile="demo", seed=0,
-                 expression="happiness", truncation=1.0, intensity=1.0, pool=None, folder=None):
+                 expression="happiness", truncation=1.0, intensity=1.0, pool=None, folder=None, referee=None, weights=None):
         labels.code(expression)  # names an unknown one
         self.generators = identity_gan, expression_gan
         self.origin, self.study, self.profile, self.pool = origin, study, profile, pool
+        self.referee, self.weights = referee, weights
         self.folder = Path(folder) if folder else paths.output_root() / "runs" / profile / "explorer"
         self.from_photo = None
         self._make_controls(seed, expression, truncation, intensity)
@@ -178,15 +310,13 @@ class Explorer:
         self.another.on_click(self._another_person)
         for control in (self.seed, self.other, self.mix, self.truncation):
             control.observe(self._new_person, "value")
-        self.intensity.observe(self._draw, "value")
+        self.intensity.observe(self._show_expressions, "value")
         self.expression.observe(self._show_face, "value")
         self.save.on_click(self._save)
         self.photo.observe(self._take_photo, "value")
         self._draw()
-        if study:
-            self.curves = self._make_curves()
-            self.test_set.observe(self._show_curve, "value")
-            self._show_curve()
+        self.study_tab = explorer_study.StudyTab(study, profile=profile)
+        self.test_set, self.curve, self.finding = self.study_tab.test_set, self.study_tab.curve, self.study_tab.finding
 
     def faces_of(self, seed, truncation, intensity=1.0):
         """The pictures of a person of one seed: uint8 [8, C, H, W], see the function `faces_of`."""
@@ -194,33 +324,33 @@ class Explorer:
 
     def show(self):
         """The explorer as one widget, to be displayed by a notebook's cell."""
-        note = widgets.HTML("<p><b>All faces here are generated; no such person exists.</b> The two networks "
-                            f"learned from {WHAT.get(self.origin, self.origin)}.</p>")
-        person = widgets.Box([self.seed, self.another, self.other, self.mix], layout=ROW)
-        cell = {"margin": "4px", "align_items": "center"}
-        row = widgets.Box([widgets.VBox([tile, widgets.Label(name)], layout=cell)
-                           for tile, name in zip(self.tiles, COLUMNS)], layout=ROW)
-        steps = widgets.Box([widgets.VBox([tile, widgets.Label(f"intensity {value:g}")], layout=cell)
-                             for tile, value in zip(self.steps, RISING)], layout=ROW)
-        trio = [widgets.VBox([self.face, self.face_caption], layout=cell),
-                widgets.VBox([self.change, self.regions], layout=cell)]
-        trio += [widgets.VBox([self.nearest, self.nearest_caption], layout=cell)] if self.pool is not None else []
+        note = widgets.HTML(f"{explorer_drawing.CSS}<p><b>All faces here are generated; no such person exists.</b> The two "
+                            f"networks learned from {WHAT.get(self.origin, self.origin)}.</p>")
+        seeds, sliders = (widgets.Box(part, layout=ROW) for part in (
+            [self.seed, self.another, self.other], [self.mix, self.truncation, self.intensity]))
+        seen = [(self.face, self.face_caption)]
+        seen += [(self.judged, self.kept)] if self.referee is not None else []
+        seen += [(self.change, self.regions)] + ([(self.nearest, self.nearest_caption)] if self.pool is not None else [])
+        large = widgets.GridBox([widgets.VBox(pair, layout=STILL) for pair in seen], layout=LARGE)
+        row = _titled(self.tiles, COLUMNS)
+        steps = _titled(self.steps, [f"{value:g}" for value in RISING])
         keep = widgets.Box([self.save, self.photo], layout=ROW)
-        faces = widgets.VBox([note, person, self.expression, self.truncation, self.intensity,
-                              widgets.Box(trio, layout=ROW), row, steps, keep, self.message, self.snippet])
-        study = widgets.VBox([self.test_set, self.curve, self.finding] if self.study else [self.finding])
-        return widgets.Tab([faces, study], titles=["Faces", "Ratio study"])
+        faces = widgets.VBox([note, seeds, self.expression, sliders, large, self.row_title, row, self.steps_title, steps, keep,
+                              self.message, self.snippet], layout=STILL)
+        for text in (note, self.message, self.snippet, self.judged, self.row_title, self.steps_title):
+            text.add_class("fer-text")
+        tab = widgets.Tab([faces, self.study_tab.show()], titles=["Faces", "Ratio study"])
+        tab.add_class("fer")
+        return tab
 
     def _make_controls(self, seed, expression, truncation, intensity):
-        fluid = {"width": "100%", "max_width": "28em"}
-        self.seed = widgets.BoundedIntText(
-            seed, min=0, max=MAX_SEED, description="Seed", layout={"width": "16em"},
-            tooltip="A number that stands for a person, 0 or more")
-        self.another = widgets.Button(description="Another person", icon="user", layout={"width": "12em"},
-                                      tooltip="Go to the next seed")
+        fluid, short = {"width": "100%", "max_width": "22em"}, {"width": "14em"}
+        self.seed = widgets.BoundedIntText(seed, min=0, max=MAX_SEED, description="Seed", layout=short,
+                                           tooltip="A number that stands for a person, 0 or more")
+        self.another = widgets.Button(description="Another person", icon="user", layout=short, tooltip="Go to the next seed")
         self.expression = widgets.ToggleButtons(
             options=ALL_EXPRESSIONS, value=expression, description="Expression", layout={"width": "100%"},
-            style={"button_width": "6.5em"},
+            style={"button_width": "7.5em"}, tooltip="The expression of the large picture",
             tooltips=[f"Show {name} in the large picture" for name in ALL_EXPRESSIONS])
         self.truncation = widgets.FloatSlider(
             truncation, min=0, max=1, step=0.05, description="Truncation", readout_format=".2f", layout=fluid,
@@ -230,29 +360,28 @@ class Explorer:
             disabled=not generation.has_intensity(self.generators[1]),
             tooltip="0: the face as drawn; 1: the full expression")
         self.other = widgets.BoundedIntText(
-            (self.seed.value + 1) % (MAX_SEED + 1), min=0, max=MAX_SEED, description="Mix with", layout={"width": "16em"},
+            (self.seed.value + 1) % (MAX_SEED + 1), min=0, max=MAX_SEED, description="Mix with", layout=short,
             tooltip="Seed of a second person, of whom some is mixed in")
         self.mix = widgets.FloatSlider(0, min=0, max=1, step=0.05, description="Mix", readout_format=".2f", layout=fluid,
                                        tooltip="0: the first person; 1: the second")
-        self.save = widgets.Button(description="Save sheet", icon="download", layout={"width": "12em"},
+        self.save = widgets.Button(description="Save sheet", icon="download", layout=short,
                                    tooltip=f"Write the pictures as a PNG into {self.folder.name}/ and show the code that "
                                            "makes them again")
-        self.photo = widgets.FileUpload(accept="image/*", multiple=False, description="Own photo",
+        self.photo = widgets.FileUpload(accept="image/*", multiple=False, description="Own photo", layout=short,
                                         tooltip="A picture of one face; it stays on this machine and is not stored")
-        names = tuple(self.study[0]["test_set"].unique()) if self.study else ()
-        self.test_set = widgets.Dropdown(options=names, description="Test set", layout=fluid,
-                                         tooltip="The faces on which the classifiers are tested")
 
     def _make_pictures(self):
-        self.face = widgets.Image(format="png", layout={"max_width": "100%"})
+        self.face, self.change, self.nearest, *small = (
+            Picture(format="png", layout={"width": "100%"}) for _ in range(3 + len(COLUMNS) + len(RISING)))
+        self.tiles, self.steps = small[:len(COLUMNS)], small[len(COLUMNS):]
         self.face_caption = widgets.Label()
-        self.tiles = [widgets.Image(format="png") for _ in COLUMNS]
-        self.change, self.nearest = (widgets.Image(format="png", layout={"max_width": "100%"}) for _ in range(2))
-        self.steps = [widgets.Image(format="png") for _ in RISING]
-        self.regions, self.nearest_caption, self.snippet, self.message = (widgets.HTML() for _ in range(4))
-        self.curve = widgets.Image(format="png", layout={"width": "100%", "max_width": "640px"})
-        self.finding = widgets.HTML(f"<p>There are no results of profile {self.profile} yet: "
-                                    "notebooks/06_ratio_study.ipynb makes them.</p>")
+        self.regions, self.judged, self.kept, self.nearest_caption = (widgets.HTML() for _ in range(4))
+        self.snippet, self.message, self.row_title, self.steps_title = (widgets.HTML() for _ in range(4))
+        self.row_title.value = "<p>The person as drawn, and in every expression:</p>"
+        for picture in (self.face, self.change, self.nearest, *small):
+            picture.add_class("fer-tile")
+        for text in (self.face_caption, self.regions, self.kept, self.nearest_caption):
+            text.add_class("fer-wrap")
 
     def _another_person(self, _):
         self.seed.value = (self.seed.value + 1) % (MAX_SEED + 1)
@@ -263,25 +392,27 @@ class Explorer:
         self.message.value = ""
         self._draw()
 
-    @torch.inference_mode()
-    def _draw(self, _=None):
+    def _draw(self):
         """New pictures of everything, after the person has changed."""
         self.person = self.from_photo if self.from_photo is not None else person_of(
             self.generators[0], seed=self.seed.value, truncation=self.truncation.value, other=self.other.value,
             mix=self.mix.value)
-        shown = generation.impose_all(self.generators[1], self.person, intensity=self.intensity.value)
-        self.pictures = generation.to_uint8(torch.cat([self.person, shown]))
+        self.changes = Changes(self.generators[1], self.person)
+        self._show_expressions()
+        self._show_nearest()
+
+    def _show_expressions(self, _=None):
+        """The row of expressions and what depends on it, at the chosen intensity."""
+        self.pictures = generation.to_uint8(torch.cat([self.person, self.changes.all(self.intensity.value)]))
         for tile, image, name in zip(self.tiles, self.pictures, COLUMNS):
             tile.value = png(image, side=SMALL)
             tile.tooltip = f"{self._who()}: {name}"
-        self._show_nearest()
         self._show_face()
 
     def _who(self):
         if self.from_photo is not None:
             return "Your photo, changed by the expression GAN"
-        mixed = f" mixed with {self.other.value} ({self.mix.value:.2f})" if self.mix.value else ""
-        return f"Generated face, seed {self.seed.value}{mixed}"
+        return who(self.seed.value, self.other.value, self.mix.value)
 
     def _show_nearest(self):
         if self.pool is None:
@@ -300,40 +431,70 @@ class Explorer:
         self.change.value = png(heat, side=BIG)
         self.regions.value = "change inside " + ", ".join(f"{region} {share:.0%}" for region, share in shares.items())
         self.change.tooltip = f"Where {name} changes the face: {self.regions.value}"
-        for tile, image, value in zip(self.steps, rising(self.generators[1], self.person, name), RISING):
+        self.steps_title.value = f"<p>The same person with {name} at rising intensity, from 0 (as drawn) over 1 (full) to 1.5:</p>"
+        self.rising = self.changes.rising(name)
+        for tile, image, value in zip(self.steps, self.rising, RISING):
             tile.value = png(image, side=SMALL)
             tile.tooltip = f"{self._who()}: {name}, intensity {value:g}"
-        who = "your photo" if self.from_photo is not None else f"seed {self.seed.value}"
-        self.face_caption.value = (f"generated: {who}, {name}, "
+        subject = "your photo" if self.from_photo is not None else f"seed {self.seed.value}"
+        self.face_caption.value = (f"generated: {subject}, {name}, "
                                    f"truncation {self.truncation.value:.2f}, intensity {self.intensity.value:.2f}")
         self.face.tooltip = self.face_caption.value
+        self._show_judgement(face, name)
+
+    def _show_judgement(self, face, name):
+        """What the judge sees in the large picture, and whether the filter would let it into the training set."""
+        if self.referee is None:
+            return
+        seen = self.referee.probabilities(np.stack([self.pictures[0], face]))
+        drawn, shown = (dict(zip(ALL_EXPRESSIONS, map(float, row), strict=False)) for row in seen)
+        self.judged.value = explorer_drawing.percent_list(shown, title="What the judge sees:", strong=name)
+        first = max(drawn, key=drawn.get)
+        told = f"In the face {'as it is on your photo' if self.from_photo is not None else 'as drawn'}: {first} {drawn[first]:.0%}."
+        self.kept.value = f"{self._verdict(face, name, shown)} {told}"
+
+    def _verdict(self, face, name, shown):
+        """Kept or left out, and why."""
+        if self.from_photo is not None:
+            return "The filter is for generated people: no photo becomes a training image."
+        if name not in EXPRESSIONS:
+            return "The classifier learns six expressions; neutral is not part of the six, so this is no training image."
+        first = max(shown, key=shown.get)
+        if self.referee.keeps(face[None], name)[0]:
+            return f"<b>kept</b> by the filter: convincing enough as a training image of {name}."
+        why = f"the judge sees {first} first" if first != name else "others of this expression are more convincing"
+        return f"<b>left out</b> by the filter: not convincing enough as a training image of {name} ({why})."
 
     def sheet(self):
         """The row of expressions and the row of rising intensities as one matplotlib Figure."""
-        rows = [png_pixels(tile.value) for tile in [*self.tiles, *self.steps, self.steps[-1]]]
-        size = self.pictures.shape[-1]
-        shrunk = [pixels[::pixels.shape[0] // size, ::pixels.shape[1] // size] for pixels in rows]
-        images = np.stack([pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1) for pixels in shrunk])
-        images[-1] = 255  # the lower row is one shorter
-        return plots.contact_sheet(images.reshape(2, len(COLUMNS), *images.shape[1:]), column_titles=COLUMNS,
-                                   row_titles=["", f"{self.expression.value},\nrising"], title=f"{self._who()}; below, intensity "
-                                   + ", ".join(f"{value:g}" for value in RISING))
+        title = self._who() if self.from_photo is not None else (
+            f"{self._who()}, truncation {self.truncation.value:.2f}; expressions of intensity {self.intensity.value:.2f}")
+        return sheet_figure(self.pictures, self.rising, expression=self.expression.value, title=title)
+
+    def settings(self):
+        """What makes the pictures on show, as arguments of `faces_of`."""
+        mixed = {"other": self.other.value, "mix": self.mix.value} if self.mix.value else {}
+        intensity = {} if self.intensity.disabled else {"intensity": self.intensity.value}
+        return {"seed": self.seed.value, "truncation": self.truncation.value, **intensity, **mixed}
 
     def _save(self, _=None):
         """Write the sheet, and show the code that makes the same pictures; a photo's sheet is not stored."""
         if self.from_photo is not None:
-            self.message.value = "<p>Pictures of a photo are not stored.</p>"
+            self.message.value = '<p role="status">Pictures of a photo are not stored.</p>'
             return
+        values = self.settings()
         name = f"seed{self.seed.value}_{self.expression.value}_t{self.truncation.value:g}"
-        name += f"_with{self.other.value}_{self.mix.value:g}" if self.mix.value else ""
+        name += f"_i{values['intensity']:g}" if values.get("intensity", 1) != 1 else ""
+        name += f"_with{values['other']}_{values['mix']:g}" if "mix" in values else ""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.saved = self.folder / f"{name}.png"
         self.saved.write_bytes(figure_png(self.sheet()))
-        mixed = f", other={self.other.value}, mix={self.mix.value}" if self.mix.value else ""
-        intensity = "" if self.intensity.disabled else f", intensity={self.intensity.value}"
-        self.message.value = f"<p>Saved as {self.saved.name} in {self.folder.name}/. The same pictures from Python:</p>"
-        self.snippet.value = (f"<pre>explorer.faces_of(*gans, seed={self.seed.value}, "
-                              f"truncation={self.truncation.value}{intensity}{mixed})</pre>")
+        self.message.value = (f'<p role="status">Saved as {self.saved.name} in {self.folder.parent.name}/{self.folder.name}/. '
+                              "The same from Python:</p>")
+        code = f"explorer.faces_of(*gans, {', '.join(f'{key}={value!r}' for key, value in values.items())})"
+        if self.weights:
+            code = snippet(self.weights, name=name, expression=self.expression.value, settings=values)
+        self.snippet.value = f"<pre>{html.escape(code, quote=False)}</pre>"
 
     def _take_photo(self, change):
         """Show the uploaded face in all expressions; the bytes are dropped at once."""
@@ -343,63 +504,24 @@ class Explorer:
         try:
             face, found = read_photo(change["new"][0]["content"], image_size=size, channels=channels)
         except FerError as error:
-            self.message.value = f"<p>{error}</p>"
+            self.message.value = f'<p role="status">{html.escape(str(error))}</p>'
             return
         finally:
             self.photo.value = ()
         self.from_photo = face.to(self.person.device)
         told = {"eyes": "aligned by its eyes", "face": "a face was found, its eyes were not",
                 "none": "no face was found, the middle of the picture is shown"}[found]
-        self.message.value = f"<p>Your photo ({told}). It is not stored.</p>"
+        self.message.value = f'<p role="status">Your photo ({told}). It is not stored.</p>'
         self._draw()
 
-    def _make_curves(self):
-        """The curve of every test set: drawing one takes longer than a control may take to answer."""
-        table, summary = self.study
-        curves = {}
-        for name in self.test_set.options:
-            means = statistics.accuracy_by_ratio(main_rows(table[table["test_set"] == name], summary))
-            bounds = {name: summary["test_sets"][name]["upper_bound"]}
-            curves[name] = figure_png(plots.arms_curve(means, bounds=bounds, origin=summary["trained_on"]["real"],
-                                                       interval="95 % interval over seeds"))
-        return curves
 
-    def _show_curve(self, _=None):
-        name = self.test_set.value
-        self.curve.value = self.curves[name]
-        self.finding.value = f"<p>{finding(self.study[1], name)}</p>"
-        self.curve.tooltip = f"Curve of accuracy against ratio. {finding(self.study[1], name)}"
-
-
-def main_rows(table, summary):
-    """The rows of the study that belong to its main comparison.
-
-    table : ratio_study.csv. summary : summary.json, whose n_real is taken, or else the largest of the table.
-    """
-    usual = {"n_real": summary.get("n_real", table["n_real"].max()), "weight": 1, "intensity": 1, "truncation": 1}
-    rows = pd.Series(True, index=table.index)
-    for name, value in usual.items():
-        rows &= table[name].isna() | (table[name] == value)  # tables of earlier studies lack some columns
-    same_seeds = (table["split_seed"] == table["train_seed"]) & (table["generator_seed"] == table["train_seed"])
-    if (table["stopping"] == "updates").any():
-        rows &= (table["stopping"] == "updates") | (table["arm"] == "real")
-    return table[rows & same_seeds]
-
-
-def finding(summary, test_set):
-    """The gain at the headline's ratio and the upper bound on one test set, in a sentence.
-
-    summary : summary.json as a dict, see statistics.summary.
-    """
-    found = summary["test_sets"][test_set]
-    gain, bound = found["gain_points"], found["upper_bound"]
-    upper = "no ratio can be named beyond which more does not help"
-    if bound["identified"]:
-        upper = (f"beyond a ratio of {bound['ratio']:.1f} ({bound['low']:.1f} to {bound['high']:.1f}) "
-                 "more does not help")
-    return (f"Test set {test_set}: {summary['headline_ratio']:g} generated images for each "
-            f"{summary['trained_on']['real']} one change the accuracy by {gain['estimate']:+.1f} points "
-            f"({gain['low']:+.1f} to {gain['high']:+.1f}); {upper}.")
+def _titled(tiles, titles):
+    """Small pictures in a grid, each with its title below."""
+    labels_ = [widgets.Label(title) for title in titles]
+    for label in labels_:
+        label.add_class("fer-wrap")
+    return widgets.GridBox([widgets.VBox([tile, label], layout={**STILL, "align_items": "center"})
+                            for tile, label in zip(tiles, labels_, strict=True)], layout=TILES)
 
 
 def nearest(images, pool):

@@ -1,5 +1,6 @@
 """Figures. Every function takes data and returns a matplotlib Figure; nothing is computed or saved here."""
 
+import io
 from contextlib import contextmanager
 
 import matplotlib as mpl
@@ -25,11 +26,20 @@ NO_FURTHER_GAIN = "no further gain beyond"
 ARMS = {"real": (PALETTE[7], "o", "-"), "mixed": (PALETTE[0], "s", "-"), "generated": (PALETTE[1], "^", "--")}
 
 
+class Drawn(Figure):
+    """A Figure that a notebook shows as a picture; others are shown only once pyplot has chosen a backend."""
+
+    def _repr_png_(self):
+        file = io.BytesIO()
+        self.savefig(file, format="png", bbox_inches="tight", facecolor="white")
+        return file.getvalue()
+
+
 @contextmanager
 def _figure(width, height, rows=1, columns=1, **options):
     """A new constrained-layout figure in the shared style, with its axes as an array [rows, columns]."""
     with mpl.rc_context({**sns.axes_style("ticks"), **STYLE}):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Drawn(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

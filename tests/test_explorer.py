@@ -1,7 +1,9 @@
 """Laws of the explorer, checked through the values of its widgets, without a browser."""
 
+import html
 import io
 import json
+import re
 from datetime import datetime, timezone
 
 import numpy as np
@@ -10,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_lib import explorer, runs, statistics, study
+from conftest import command_line
+from fer_lib import explorer, explorer_drawing, explorer_study, paths, plots, runs, statistics, study
 from fer_lib.errors import FerError
-from fer_lib.labels import ALL_EXPRESSIONS
+from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow, stargan, stylegan2
 
 
@@ -220,6 +223,19 @@ def test_rising_intensity_starts_at_the_face_and_passes_the_full_expression():
     assert (np.diff(np.abs(steps - steps[0]).mean((1, 2, 3))) > 0).all()
 
 
+def test_what_was_worked_out_once_gives_the_pixels_of_the_generator(gans):
+    for identity_gan, expression_gan in (gans, flow_gans()):
+        person = explorer.person_of(identity_gan, seed=2, truncation=1.0)
+        changes = explorer.Changes(expression_gan, person)
+        for intensity in ((0.4, 1.0, 1.3) if changes.flows else (1.0,)):
+            expected = explorer.generation.impose_all(expression_gan, person, intensity=intensity)
+            assert torch.equal(changes.all(intensity), expected)
+    with pytest.raises(FerError, match="intensity -1"):
+        changes.all(-1)
+    with pytest.raises(FerError, match="intensity 0.5"):
+        explorer.Explorer(*gans, origin="rendered", intensity=0.5)
+
+
 def test_the_change_map_finds_where_a_face_was_changed():
     before = np.full((1, 64, 64), 100, np.uint8)
     after = before.copy()
@@ -285,3 +301,302 @@ def test_a_file_that_is_no_picture_is_named(tmp_path):
     before = pictures(app)
     upload(app, b"no picture")
     assert "no picture" in app.message.value and pictures(app) == before
+
+
+# ---- the browser's needs --------------------------------------------------------------------------------
+
+def every(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from every(child)
+
+
+def test_whatever_has_a_tooltip_has_a_description_without_which_browsers_show_nothing(gans):
+    shown = list(every(explorer.Explorer(*gans, origin="rendered", study=make_study(), referee=Referee()).show()))
+    told = [widget for widget in shown if getattr(widget, "tooltip", None)]
+    assert len(told) > 20 and all("description" in widget.keys for widget in told)
+
+
+def test_a_figure_shows_itself_in_a_notebook():
+    from IPython.core.formatters import DisplayFormatter
+    figure = plots.contact_sheet(np.zeros((1, 2, 1, 8, 8), np.uint8))
+    assert DisplayFormatter().format(figure)[0]["image/png"].startswith(b"\x89PNG")
+
+
+# ---- generators ----------------------------------------------------------------------------------------
+
+def test_it_opens_with_the_shipped_generators_before_any_notebook_has_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+    workspace = runs.open_workspace("demo", step="07_explorer")
+    opened = explorer.open_generators(workspace)
+    assert opened.pool is None and (opened.origin, opened.image_size) == ("rendered", 64)
+    assert workspace.reads == {"identity_gan": None, "expression_gan": None, "faces": None}
+    assert explorer.faces_of(*opened.gans, seed=0, truncation=1.0).shape == (8, 1, 64, 64)
+    with pytest.raises(FerError, match="notebooks/02_identity_gan"):
+        explorer.open_generators(runs.open_workspace("tiny", step="07_explorer"))
+
+
+def test_a_saved_sheet_comes_with_a_program_that_draws_it_again(tmp_path):
+    """Run as pasted into a fresh Python at the repository's root, it writes the same bytes and makes the same faces."""
+    files = [paths.REPOSITORY / "weights" / "built-in" / f"{name}.safetensors" for name in ("identity", "expression")]
+    copies = [tmp_path / f"{path.stem}_copy.safetensors" for path in files]
+    for path, copy in zip(files, copies, strict=True):
+        copy.write_bytes(path.read_bytes())
+    gans = [explorer.weights.load_generator(path) for path in copies]
+    app = explorer.Explorer(*gans, origin="rendered", folder=tmp_path, weights=copies, seed=4, truncation=0.5, intensity=0.8,
+                            expression="surprise")
+    app.mix.value = 0.25
+    app.save.click()
+    code = html.unescape(re.fullmatch("<pre>(.*)</pre>", app.snippet.value, re.DOTALL)[1])
+    assert '"weights/built-in/identity.safetensors"' in code and str(tmp_path) not in code
+    again = tmp_path / "again.png"
+    code = code.replace(f'Path("{app.saved.name}")', f"Path({str(again)!r})")
+    run = command_line("-c", code + f"\nimport numpy; numpy.save({str(tmp_path / 'faces.npy')!r}, faces)")
+    assert run.returncode == 0, run.stderr
+    assert again.read_bytes() == app.saved.read_bytes()
+    assert np.array_equal(np.load(tmp_path / "faces.npy"), app.pictures)
+
+
+def test_settings_that_differ_are_saved_under_names_that_differ(tmp_path):
+    app = explorer.Explorer(*flow_gans(), origin="rendered", folder=tmp_path)
+    for value in (0.5, 1.0, 1.5):
+        app.intensity.value = value
+        app.save.click()
+    assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_a_sheet_has_a_title_over_every_picture(gans):
+    figure = explorer.sheet_of(*gans, expression="fear", seed=0, truncation=1.0)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == [*explorer.COLUMNS, *(f"{value:g}" for value in explorer.RISING), ""]
+
+
+# ---- the judge -----------------------------------------------------------------------------------------
+
+class Referee:
+    """Sees in a face what its brightness says: the k-th expression, and keeps what it likes."""
+
+    def __init__(self, k=7, likes=True):
+        self.k, self.likes = k, likes
+
+    def probabilities(self, images):
+        values = np.exp(-np.abs(np.arange(self.k) - images.mean((1, 2, 3))[:, None] / 255 * self.k))
+        return (values / values.sum(1, keepdims=True)).astype(np.float32)
+
+    def keeps(self, images, expression):
+        assert expression in EXPRESSIONS and images.dtype == np.uint8 and images.ndim == 4
+        return np.full(len(images), self.likes)
+
+
+@pytest.mark.parametrize("k", [6, 7])
+def test_the_judge_tells_what_it_sees_in_the_large_picture(k):
+    app = explorer.Explorer(*flow_gans(), origin="rendered", referee=Referee(k), intensity=0.1)
+    face = app.pictures[explorer.COLUMNS.index("happiness")]
+    expected = Referee(k).probabilities(face[None])[0]
+    assert all(f"{name} {100 * value:.0f} %" in app.judged.value for name, value in zip(ALL_EXPRESSIONS, expected, strict=False))
+    assert ("neutral" in app.judged.value) == (k == 7) and app.judged.value in texts(app.show())
+    before = app.judged.value
+    app.truncation.value = 0
+    assert app.judged.value != before
+
+
+@pytest.mark.parametrize(("likes", "word"), [(True, "kept"), (False, "left out")])
+def test_the_filter_says_whether_it_would_keep_the_face(gans, likes, word):
+    app = explorer.Explorer(*gans, origin="rendered", referee=Referee(likes=likes), expression="fear")
+    assert f"<b>{word}</b>" in app.kept.value and "fear" in app.kept.value
+    app.expression.value = "neutral"
+    assert "not part of the six" in app.kept.value and word not in app.kept.value
+
+
+def test_the_judge_sees_a_photo_too_and_the_filter_does_not():
+    app = explorer.Explorer(*flow_gans(), origin="rendered", referee=Referee(), intensity=0.1)
+    before = app.judged.value
+    file = io.BytesIO()
+    Image.fromarray(np.full((60, 60), 250, np.uint8)).save(file, "PNG")
+    upload(app, file.getvalue())
+    assert app.judged.value != before and " %" in app.judged.value
+    assert "your photo" in app.kept.value and "no photo becomes a training image" in app.kept.value
+
+
+def test_without_a_judge_nothing_is_said_of_it(gans):
+    app = explorer.Explorer(*gans, origin="rendered")
+    assert app.judged.value == "" and app.kept.value == "" and "judge" not in texts(app.show())
+
+
+# ---- the study -----------------------------------------------------------------------------------------
+
+def full_study(folder=None, n_test=60):
+    """A made-up study with recalls, three sizes and arms that exist at some of them only, with predictions where asked."""
+    rng, codes = np.random.default_rng(1), np.arange(n_test) % len(EXPRESSIONS)
+    cells = study.plan(["real", "real_long", "augmented", "mixed"], [0.5, 5], 60, range(4), stopping="updates")
+    cells += study.plan(["real_long", "mixed"], [5], 120, range(4), stopping="updates")
+    cells += study.plan(["mixed"], [5], 60, range(4), stopping="updates", weight=0.3)
+    cells += study.plan(["generated"], [5], 24, range(4), stopping="updates")
+    rows = []
+    for cell in cells:
+        kept = {}
+        for name in ("lab", "wild"):
+            probabilities = rng.random((n_test, 6)) + (0.3 + 0.05 * cell.ratio) * np.eye(6)[codes]
+            guessed, kept[name] = probabilities.argmax(1), probabilities
+            recalls = {f"recall_{word}": (guessed == code)[codes == code].mean() for code, word in enumerate(EXPRESSIONS)}
+            rows.append({**vars(cell), "n_generated": cell.n_generated, "test_set": name, "n_test": n_test,
+                         "accuracy": round((guessed == codes).mean(), 6), **recalls})
+        if folder is not None:
+            np.savez(folder / f"{cell.name}.npz", **kept)
+    table = pd.DataFrame(rows).reindex(columns=study.COLUMNS)
+    summary = {**make_study()[1], "n_real": 60}
+    return table, summary, codes
+
+
+@pytest.fixture(scope="module")
+def table_and_summary():
+    return full_study()[:2]
+
+
+def study_tab(found):
+    return explorer_study.StudyTab(found, profile="tiny")
+
+
+def chosen(tab):
+    return {name: control.value for name, control in tab.controls.items()}
+
+
+def test_it_starts_with_the_declared_comparison(table_and_summary):
+    tab = study_tab(table_and_summary)
+    assert chosen(tab) == {"test_set": "lab", "arm": "mixed", "n_real": 60, "ratio": 5}
+
+
+def test_only_what_exists_together_can_be_chosen(table_and_summary):
+    """Every choice that the controls offer, in any order, has an answer."""
+    tab, rng = study_tab(table_and_summary), np.random.default_rng(0)
+    for _ in range(60):
+        control = list(tab.controls.values())[rng.integers(4)]
+        control.value = control.options[rng.integers(len(control.options))][1]
+        assert not explorer_study.choose(table_and_summary[0], **chosen(tab)).alone.empty
+        assert tab.sentence.value and "<svg" in tab.curve.value
+    tab.arm.value = "augmented"
+    assert tab.ratio.value == 0 and tab.ratio.disabled and [n for _, n in tab.n_real.options] == [60]
+    tab.arm.value = "mixed"
+    tab.n_real.value = 120
+    assert tab.ratio.value == 5 and [ratio for _, ratio in tab.ratio.options] == [5]
+
+
+def test_what_does_not_exist_is_told_in_one_sentence(table_and_summary):
+    with pytest.raises(FerError, match="no classifier of the arm mixed at ratio 7"):
+        explorer_study.choose(table_and_summary[0], test_set="lab", arm="mixed", n_real=60, ratio=7)
+
+
+def test_a_choice_is_compared_with_the_baseline_seed_by_seed(table_and_summary):
+    table, _ = table_and_summary
+    choice = explorer_study.choose(table, test_set="wild", arm="mixed", n_real=120, ratio=5)
+    rows = table[(table["test_set"] == "wild") & (table["n_real"] == 120) & (table["weight"] == 1)].set_index("train_seed")
+    difference = 100 * (rows[rows["arm"] == "mixed"]["accuracy"] - rows[rows["arm"] == "real_long"]["accuracy"])
+    gained = explorer_study.gain(choice)
+    assert gained["estimate"] == pytest.approx(difference.mean()) and gained == pytest.approx(statistics.seed_interval(difference))
+    recall = 100 * (rows[rows["arm"] == "mixed"]["recall_fear"] - rows[rows["arm"] == "real_long"]["recall_fear"])
+    assert explorer_study.recall_gains(choice)["fear"]["estimate"] == pytest.approx(recall.mean())
+    assert f"{gained['estimate']:+.1f} (" in explorer_study.sentence(choice, origin="rendered")
+
+
+def test_other_weights_and_stopping_rules_stay_out_of_a_choice(table_and_summary):
+    choice = explorer_study.choose(table_and_summary[0], test_set="lab", arm="mixed", n_real=60, ratio=5)
+    assert len(choice.alone) == 4 and set(choice.alone["weight"]) == {1} and set(choice.alone["stopping"]) == {"updates"}
+
+
+def test_a_choice_without_a_baseline_says_so(table_and_summary):
+    tab = study_tab(table_and_summary)
+    tab.arm.value = "generated"
+    assert tab.n_real.value == 24 and "no baseline" in tab.sentence.value and "other than the baseline" in tab.gains.value
+    tab.arm.value = "real_long"
+    assert "This is the baseline" in tab.sentence.value
+
+
+def test_the_curve_marks_the_choice_and_tells_its_numbers(table_and_summary):
+    tab = study_tab(table_and_summary)
+    marked = {}
+    for ratio in (0.5, 5):
+        tab.ratio.value = ratio
+        ring = re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="9"', tab.curve.value)
+        marked[ratio] = float(ring[1])
+        rows = tab.table.query("test_set == 'lab' and arm == 'mixed' and n_real == 60 and weight == 1 and ratio == @ratio")
+        mean = rows["accuracy"].mean()
+        assert f"{100 * mean:.1f} %" in tab.curve.value and "aria-label" in tab.curve.value and f"{mean:.3f}" in tab.curve.value
+    assert marked[0.5] < marked[5]
+
+
+@pytest.fixture(scope="module")
+def with_predictions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    table, summary, codes = full_study(folder)
+    kept = explorer_study.Kept(folder, folder)
+    kept.__dict__["codes"] = {"lab": codes, "wild": codes}
+    return explorer_study.Study(table, summary, kept=kept)
+
+
+def test_confusions_agree_with_the_recalls_of_the_table(with_predictions):
+    table = with_predictions[0]
+    rows = table[(table["test_set"] == "lab") & (table["arm"] == "mixed") & (table["n_real"] == 120)]
+    matrices = with_predictions.kept.confusions(rows)
+    assert matrices.shape == (4, 6, 6) and np.allclose(matrices.sum(2), 1)
+    assert np.allclose(np.diagonal(matrices, axis1=1, axis2=2), rows[[f"recall_{name}" for name in EXPRESSIONS]], atol=1e-5)
+
+
+def test_the_confusion_matrix_and_its_change_are_shown_where_predictions_are_kept(with_predictions):
+    tab = study_tab(with_predictions)
+    table = with_predictions[0]
+    rows = table.query("test_set == 'lab' and arm == 'mixed' and n_real == 60 and ratio == 5 and weight == 1")
+    assert f">{100 * rows['recall_anger'].mean():.0f}</td>" in tab.confusion.value
+    matrix = tab.confusion.value
+    tab.view.value = "change"
+    assert tab.confusion.value != matrix and "against the baseline" in tab.confusion.value
+    tab.arm.value = "real_long"
+    assert "not compared with itself" in tab.confusion.value
+
+
+def test_a_change_is_clear_where_all_seeds_agree_on_it():
+    rng = np.random.default_rng(0)
+    a = rng.normal(0.3, 0.01, (6, 6, 6))
+    b = a + rng.normal(0, 0.01, a.shape)
+    b[:, 2, 3] += 0.2
+    change, clear = explorer_study.clear_change(a, b)
+    assert clear[2, 3] and change[2, 3] == pytest.approx(0.2, abs=0.02) and clear.sum() <= 6
+    assert not explorer_study.clear_change(a[:1], b[:1])[1].any()
+
+
+def test_recalls_stand_in_where_predictions_are_absent_or_of_another_study(with_predictions, table_and_summary):
+    tab = study_tab(table_and_summary)
+    assert "not kept on this machine" in tab.confusion.value and "anger" in tab.confusion.value
+    table = with_predictions[0].copy()
+    table["accuracy"] += 0.01
+    other = study_tab(explorer_study.Study(table, with_predictions[1], kept=with_predictions.kept))
+    assert "not kept on this machine" in other.confusion.value
+
+
+def test_reading_a_study_records_its_predictions_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+    workspace = runs.open_workspace("tiny", step="07_explorer")
+    table, summary = make_study()
+    workspace.save_table(table, "ratio_study"), workspace.save_json(summary, "summary")
+    assert explorer.read_study(workspace).kept is None and workspace.reads["study"] is None
+    for kind in ("study", "faces"):
+        workspace.publish(kind, runs.build(workspace, kind, params={}, inputs=[], code=[], make=lambda folder: None))
+    read = explorer.read_study(workspace)
+    assert len(read) == 2 and read.kept.folder.parent.name == "study"
+    assert workspace.reads["study"] == read.kept.folder.name and workspace.reads["faces"] == read.kept.faces.name
+
+
+def test_drawings_hold_with_one_seed_and_without_recalls():
+    table, summary = make_study()
+    tab = study_tab((table[table["train_seed"] == 0], summary))
+    assert "1 seed)" in tab.sentence.value and "nan" not in tab.curve.value + tab.gains.value + tab.confusion.value
+    assert "unknown" in tab.gains.value
+
+
+def test_drawings_stay_inside_their_frame():
+    wild = {name: {"estimate": 50.0, "low": -600.0, "high": 700.0} for name in EXPRESSIONS}
+    drawn = explorer_drawing.interval_rows(wild, label="x")
+    points = pd.DataFrame([("real_long", 0.0, 0.4, -0.5, 1.4), ("mixed", 5.0, 0.5, np.nan, np.nan)],
+                          columns=["arm", "ratio", "accuracy", "low", "high"])
+    drawn += explorer_drawing.curve(points, baseline="real_long", chosen=("mixed", 5.0), label="<y>", origin="real")
+    places = [float(value) for value in re.findall(r'(?:x1|x2|cx|y1|y2|cy)="(-?[\d.]+)"', drawn)]
+    assert min(places) >= 0 and max(places) <= explorer_drawing.WIDTH and "<y>" not in drawn and "nan" not in drawn
