@@ -17,12 +17,13 @@ import torch
 import traitlets
 from PIL import Image, UnidentifiedImageError
 
-from fer_lib import alignment, data, explorer_drawing, explorer_study, generation, labels, paths, plots, weights
+from fer_lib import alignment, data, explorer_drawing, explorer_study, generation, labels, paths, plots, referee, weights
 from fer_lib.errors import FerError
 from fer_lib.explorer_study import finding, main_rows, read_study  # noqa: F401, part of what this module offers
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow
+from fer_lib.referee import Referee
 
 COLUMNS = ("as drawn", *ALL_EXPRESSIONS)
 """What the pictures of `faces_of` show, in order."""
@@ -51,7 +52,7 @@ SHIPPED = {"demo": "built-in", "built_in": "built-in", "fer2013": "fer2013"}  # 
 class Opened:
     """Generators that are ready: gans and weights, the networks and their files; pool, Faces that they learned from, or None.
 
-    origin, n, image_size : of what they learned from.
+    origin, n, image_size : of what they learned from. referee : referee.Referee of such faces, or None.
     """
 
     gans: tuple
@@ -60,12 +61,14 @@ class Opened:
     origin: str
     n: int
     image_size: int
+    referee: Referee | None = None
 
 
 def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool="faces", device="cpu"):
     """The two generators of a profile, as notebooks 2 and 3 left them, or else those that are shipped for it.
 
-    names, pool : what notebooks 1 to 3 publish. Returns Opened; of shipped generators the pool is not at hand.
+    names, pool : what notebooks 1 to 3 publish. Returns Opened, with notebook 4's referee where there is one, or else the
+    shipped one with shipped generators, of which the pool is not at hand.
     What was read, or that it was absent, is recorded. Raises FerError where none are shipped either.
     """
     try:
@@ -80,7 +83,18 @@ def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool
         files = [folder / "identity.safetensors", folder / "expression.safetensors"]
         facts = weights.read_metadata(files[0])["trained_on"]
     gans = tuple(weights.load_generator(path, device=device) for path in files)
-    return Opened(gans, tuple(files), faces, **{name: facts[name] for name in ("origin", "n", "image_size")})
+    return Opened(gans, tuple(files), faces, **{name: facts[name] for name in ("origin", "n", "image_size")},
+                  referee=_open_referee(workspace, device) if faces else referee.open_shipped(folder, device=device))
+
+
+def _open_referee(workspace, device):
+    """The networks of notebook 4 with the thresholds that it found, or None where it has not run."""
+    try:
+        networks, judged = (workspace.require(name).path for name in ("referee", "quality"))
+    except FerError:
+        workspace.reads |= dict.fromkeys(("referee", "quality"))
+        return None
+    return referee.load(networks, thresholds=referee.read_thresholds(judged / "quality.json"), device=device)
 
 
 # ---- faces ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ judge. The embedder, where it is known who is on a picture, tells whether a pers
 pool's real (or rendered) faces alone.
 """
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,9 +104,26 @@ def provide(parts, folder, *, given, epochs, seed, device="auto"):
 
 def load(folder, *, thresholds=None, device="auto"):
     """The Referee whose networks `provide` put into `folder`. thresholds : see Referee."""
-    networks = {name: weights.load_network(path, kinds={name: KINDS[name]}, what=name, device=engine.device(device))
+    on = device if isinstance(device, torch.device) else engine.device(device)
+    networks = {name: weights.load_network(path, kinds={name: KINDS[name]}, what=name, device=on)
                 for name in KINDS if (path := Path(folder, f"{name}.safetensors")).is_file()}
     return Referee(**networks, thresholds=thresholds or {})
+
+
+THRESHOLDS = "thresholds.json"  # beside shipped networks; in a run they stand in quality.json
+
+
+def open_shipped(folder, *, device="auto"):
+    """The Referee that is shipped in weights/<dataset>, or None where there is none."""
+    if not all(Path(folder, name).is_file() for name in ("judge.safetensors", "selector.safetensors", THRESHOLDS)):
+        return None
+    return load(folder, thresholds=read_thresholds(Path(folder, THRESHOLDS)), device=device)
+
+
+def read_thresholds(path):
+    """Thresholds of the selector from a JSON file that holds `selector_thresholds`: dict, empty where there are none."""
+    path = Path(path)
+    return json.loads(path.read_text(encoding="utf-8")).get("selector_thresholds", {}) if path.is_file() else {}
 
 
 def thresholds_of(bank, scores, *, share):

@@ -75,7 +75,7 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
         history.iloc[:: -(-len(history) // HISTORY_ROWS)].to_csv(folder / f"{role}.csv", index=False)
         facts = json.loads((artifact.path / "artifact.json").read_text(encoding="utf-8"))
         networks.append(_described(role, what, folder / f"{role}.safetensors", facts))
-    looking = _ship_referee(workspace.require("referee").path, folder)
+    looking = _ship_referee(workspace.require("referee").path, workspace.require("quality").path, folder)
     trained_on = weights.read_metadata(folder / "identity.safetensors")["trained_on"]
     subjects = f"{len(trained_on['subjects'])} people" if trained_on["subjects"] else "unnamed people"
     data, licence = DATA.get(dataset, (f"the data set {dataset}", "As the data set's."))
@@ -86,14 +86,16 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
     return folder
 
 
-def _ship_referee(source, folder):
-    """Copy the networks that look at generated faces; returns their names and sizes in a line."""
+def _ship_referee(source, quality, folder):
+    """Copy the networks that look at generated faces, and the selector's thresholds; returns their names and sizes in a line."""
     told = []
     for name in referee.KINDS:
         path = source / f"{name}.safetensors"
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
             told.append(f"`{path.name}` ({path.stat().st_size / 1e6:.1f} MB)")
+    thresholds = {"selector_thresholds": referee.read_thresholds(quality / "quality.json")}
+    (folder / referee.THRESHOLDS).write_text(json.dumps(thresholds, indent=1) + "\n", encoding="utf-8")
     return ", ".join(told)
 
 

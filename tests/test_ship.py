@@ -1,5 +1,7 @@
 """What is shipped is what was trained, and its card says what was measured."""
 
+import json
+
 import pytest
 
 from fer_lib import data, imports, referee, runs, ship, training
@@ -32,6 +34,10 @@ def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts
     looking = runs.build(workspace, "referee", params={}, inputs=[], code=["fer_lib.referee"], make=lambda folder:
                          referee.provide(parts, folder, given={}, epochs=1, seed=0, device="cpu"))
     workspace.publish("referee", looking)
+    thresholds = {"selector_thresholds": {"anger": 0.25}}
+    judged = runs.build(workspace, "quality", params={}, inputs=[], code=["fer_lib.quality"],
+                        make=lambda folder: (folder / "quality.json").write_text(json.dumps(thresholds)))
+    workspace.publish("quality", judged)
     workspace.save_json({"label_fidelity_share": SHARE, "region_error_share": {"mouth": SHARE}, "fid": {}}, "generators")
     folder = ship.ship("tiny", "built-in", target=tmp_path / "weights")
     for role in ship.ROLES:
@@ -40,6 +46,7 @@ def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts
         assert training.load_history(tmp_path / role)["step"].tolist() == [2]
     given = referee.shipped("shipped", dataset="built-in", faces=parts["pool"])
     assert list(given) == ["judge", "selector"] and all(path.parent == folder for path in given.values())
+    assert referee.open_shipped(folder, device="cpu").thresholds == {"anger": 0.25}
     card = (folder / "README.md").read_text(encoding="utf-8")
     for wanted in ("| label_fidelity_share | 0.99 | 0.90 to 1.00 |", "| region_error_share mouth | 0.99", "7 rendered faces of 1 people",
                    "steps 2", "Kind expression_flow", "not"):
