@@ -19,8 +19,8 @@ HISTORY_ROWS = 100  # as many rows of a training's history are shipped at most
 
 CARD = """# Generators for {dataset} faces
 
-Networks of this compendium, trained by `python run_all.py --profile {profile}` at commit `{commit}`
-and put here by `python -m fer_lib.ship {profile} {dataset}`.
+Networks of this compendium, trained by `python run_all.py --profile {profile}` and put here
+by `python -m fer_lib.ship {profile} {dataset}`.
 
 {networks}
 
@@ -67,19 +67,20 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
         raise FerError(f"Profile {profile} has no results/{profile}/generators.json: run its notebooks 01 to 04 first.")
     folder = target / dataset
     folder.mkdir(parents=True, exist_ok=True)
-    networks, facts = [], {}
+    networks = []
     for role, (artifact_name, what) in ROLES.items():
         artifact = workspace.require(artifact_name)
         shutil.copyfile(artifact.path / "generator.safetensors", folder / f"{role}.safetensors")
         history = pd.read_csv(artifact.path / "history.csv")
         history.iloc[:: -(-len(history) // HISTORY_ROWS)].to_csv(folder / f"{role}.csv", index=False)
         facts = json.loads((artifact.path / "artifact.json").read_text(encoding="utf-8"))
-        networks.append(_described(role, what, folder / f"{role}.safetensors", facts))
+        networks.append(_told_before(role, folder) if "weights" in facts["params"] else
+                        _described(role, what, folder / f"{role}.safetensors", facts))
     looking = _ship_referee(workspace.require("referee").path, workspace.require("quality").path, folder)
     trained_on = weights.read_metadata(folder / "identity.safetensors")["trained_on"]
     subjects = f"{len(trained_on['subjects'])} people" if trained_on["subjects"] else "unnamed people"
     data, licence = DATA.get(dataset, (f"the data set {dataset}", "As the data set's."))
-    card = CARD.format(dataset=dataset, profile=profile, commit=facts["commit"][:12], networks="\n".join(networks), referees=looking,
+    card = CARD.format(dataset=dataset, profile=profile, networks="\n".join(networks), referees=looking,
                        n=trained_on["n"], origin=trained_on["origin"], subjects=subjects, data=data, licence=licence,
                        measures=_measures(json.loads(quality.read_text(encoding="utf-8"))))
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -103,7 +104,19 @@ def _described(role, what, path, facts):
     size = path.stat().st_size / 1e6
     settings = ", ".join(f"{name} {value}" for name, value in facts["params"].items() if name != "image_options")
     return (f"- `{role}.safetensors` ({size:.1f} MB) {what}. Kind {weights.read_metadata(path)['kind']}; "
-            f"{settings}; widths {facts['params']['image_options']}. Trained in {facts['seconds'] / 60:.0f} minutes.")
+            f"{settings}; widths {facts['params']['image_options']}. Trained in {facts['seconds'] / 60:.0f} minutes at "
+            f"commit `{facts['commit'][:12]}`.")
+
+
+def _told_before(role, folder):
+    """What the card said of a network that was taken from where it is to be put, instead of trained."""
+    card = folder / "README.md"
+    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
+    found = [line for line in lines if line.startswith(f"- `{role}.safetensors`")]
+    if not found:
+        raise FerError(f"The {role} GAN of this profile was not trained by it, and {folder.name}/ has no card that says how it "
+                       f"was: run the profile with {role}_weights=train.")
+    return found[0]
 
 
 def _measures(quality):
