@@ -5,7 +5,7 @@ import pytest
 from test_classifier import striped_faces
 from test_metrics import as_generated
 
-from fer_lib import imports, referee, selection, weights
+from fer_lib import generation, imports, paths, referee, selection, weights
 from fer_lib.errors import FerError, LeakError
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
@@ -76,3 +76,15 @@ def test_another_network_is_named(folder, tmp_path):
     with pytest.raises(FerError, match="is not a judge of this compendium"):
         referee.load(tmp_path, device="cpu")
     assert weights.read_metadata(folder / "selector.safetensors")["kind"] == "selector"
+
+
+@pytest.mark.parametrize("dataset", ["built-in", "fer2013"])
+def test_the_shipped_judge_recognises_what_the_shipped_generators_draw(dataset):
+    folder = paths.REPOSITORY / "weights" / dataset
+    gans = [weights.load_generator(folder / f"{role}.safetensors") for role in ("identity", "expression")]
+    faces = generation.generate(*gans, n_identities=16, seed=0)
+    networks = referee.open_shipped(folder, device="cpu")
+    assert set(networks.thresholds) == set(EXPRESSIONS)
+    assert (networks.probabilities(faces.images).argmax(1) == faces.codes).mean() > 0.5
+    kept = [networks.keeps(faces.of([name]).images, name).mean() for name in EXPRESSIONS]
+    assert 0.4 < np.mean(kept) < 1
