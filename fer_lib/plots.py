@@ -323,7 +323,8 @@ CURVE_TICKS = (0, 1, 2, 3, 5, 7, 10)  # of a square-root axis at column width
 
 def arm_title(arm, origin="real"):
     """What a figure of all arms calls one; as `arm_name`, with the controls."""
-    titles = {"real_long": f"{origin} only, equal updates", "oversampled": f"{origin}, repeated",
+    titles = {"real": f"{origin} only, paper's stopping", "real_long": f"{origin} only, equal updates",
+              "oversampled": f"{origin}, repeated",
               "augmented": f"{origin}, augmented", "noise": f"{origin} + noise images",
               "mixed_filtered": f"{origin} + generated, filtered",
               "mixed_augmented": f"{origin} + generated, augmented", "external": f"{origin} + GANs' own faces"}
