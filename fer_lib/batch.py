@@ -284,7 +284,7 @@ def reasons(step):
     """Why the step must run, as a list of Reason; empty when it is current."""
     record = read_record(step)
     if record is None:
-        return [Reason("never ran to its end", True)]
+        return [Reason("first run: never ran to its end", True)]
     if "run_all" not in record:
         return [Reason("ran by hand since, with parameters that are not known here", True)]
     return [*changes_of_key(step, record), *changed_inputs(step, record), *missing_outputs(step, record)]

@@ -201,7 +201,8 @@ def resolve(parameters, *, profile, folder, settings=(), working_directory=None)
     working_directory : where relative paths in `settings` start; those in a profile start at the
         folder that holds `folder`, the repository.
     Returns {name: value} for all parameters; a parameter called `profile` gets the profile's name.
-    Raises FerError, one sentence, for the first unknown name, wrong type or value out of range.
+    Raises FerError, one sentence, for the first unknown name, wrong type or value out of range, and for a data_root
+    that the built-in faces would not read.
     """
     values = {name: check(parameter, parameter.default, where=parameter.notebooks[0])
               for name, parameter in parameters.items()}
@@ -213,6 +214,9 @@ def resolve(parameters, *, profile, folder, settings=(), working_directory=None)
     for name, value in given:
         value = check(find(parameters, name, where="set"), value, where="set") if isinstance(settings, dict) else value
         values[name] = absolute(name, value, Path(working_directory or Path.cwd()))
+    if values.get("dataset") == "built-in" and values.get("data_root"):
+        raise FerError("data_root is set, but the data set is built-in, which reads nothing: add --set dataset=NAME, such as csv "
+                       "or affectnet.")
     if "profile" in parameters:
         values["profile"] = profile
     return values

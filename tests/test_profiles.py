@@ -145,3 +145,11 @@ def test_every_committed_profile_is_valid(profile):
 
 def test_the_demo_profile_is_the_defaults():
     assert profiles.read_profile("demo", folder=REPOSITORY / "params") == {}
+
+
+def test_a_folder_that_the_built_in_faces_would_not_read_is_refused(tmp_path):
+    cell = 'dataset: str = "built-in"   # of faces\ndata_root: str = ""   # where it is\n'
+    known = profiles.union([notebook(tmp_path, cell)])
+    with pytest.raises(FerError, match="data_root is set, but the data set is built-in"):
+        resolve(known, tmp_path, "data_root=somewhere")
+    assert resolve(known, tmp_path, "data_root=somewhere", "dataset=csv")["dataset"] == "csv"
