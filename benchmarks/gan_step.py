@@ -15,6 +15,8 @@ import time
 
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from fer_lib import engine, losses, training
 from fer_lib.networks import stargan, stylegan2
@@ -83,12 +85,32 @@ def synchronise(device):
         torch.cuda.synchronize()
 
 
+class Counter(TorchDispatchMode):
+    """Adds up the floating-point operations of the products and convolutions inside it, in `total`.
+
+    torch's FlopCounterMode watches modules too, and that fails at the gradient of a gradient.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func._overloadpacket not in flop_registry:  # outside of autograd a convolution comes whole
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
+        return out
+
+
 def counted(step):
     """Floating-point operations of the products and convolutions of one call."""
-    from torch.utils.flop_counter import FlopCounterMode
-    with FlopCounterMode(display=False) as counter:
+    with Counter() as counter:
         step()
-    return counter.get_total_flops()
+    return counter.total
 
 
 PEAKS = {}
@@ -122,17 +144,18 @@ def product_rates(device, *, side=2048, repeats=5):
 def our_stargan(batch, label, target):
     generator, discriminator = training.seeded(
         lambda: (stargan.Generator(**STARGAN), stargan.Discriminator(
-            image_size=batch.shape[2], channels=3, conv_dim=STARGAN["conv_dim"])), 0, batch.device)
+            image_size=batch.shape[2], channels=3, conv_dim=STARGAN["conv_dim"])), 0, batch.device,
+        channels_last=batch.device.type != "cpu")
     optimisers = [training.adam(network, lr=1e-4, betas=(0.5, 0.999)) for network in (discriminator, generator)]
-    batch = batch.contiguous(memory_format=torch.channels_last)
+    if batch.device.type != "cpu":
+        batch = batch.contiguous(memory_format=torch.channels_last)
 
     def train():
-        with torch.no_grad():
-            fake = generator(batch, target)
+        fake = generator(batch, target)
         mix = torch.rand(len(batch), 1, 1, 1, device=batch.device)
-        loss, _ = losses.stargan_discriminator(discriminator, batch, label, fake, mix)
+        loss, _ = losses.stargan_discriminator(discriminator, batch, label, fake.detach(), mix)
         training.update(optimisers[0], loss, discriminator)
-        loss, _ = losses.stargan_generator(generator, discriminator, batch, label, target)
+        loss, _ = losses.stargan_generator(generator, discriminator, batch, label, target, fake=fake)
         training.update(optimisers[1], loss, generator)
 
     def generate():
@@ -205,7 +228,8 @@ def our_stylegan2(batch):
     def train():
         loss = losses.non_saturating_generator(discriminator(generator(latent())))
         training.update(optimisers[0], loss, generator)
-        fake = generator(latent()).detach()
+        with torch.no_grad():
+            fake = generator(latent())
         loss = losses.non_saturating_discriminator(discriminator(batch), discriminator(fake))
         training.update(optimisers[1], loss, discriminator)
 

@@ -81,13 +81,14 @@ def stargan_discriminator(discriminator, real, label, fake, mix, *, weight_class
     return loss, {name: term.detach() for name, term in terms.items()}
 
 
-def stargan_generator(generator, discriminator, real, label, target, *, weight_class=1.0, weight_cycle=10.0):
+def stargan_generator(generator, discriminator, real, label, target, *, fake=None, weight_class=1.0, weight_cycle=10.0):
     """StarGAN's generator loss. Source: Choi et al. 2018, equations 3, 4 and 6.
 
     real : float [B, C, H, W]; label, target : int64 [B], the given and the wanted expressions.
+    fake : generator(real, target), with its graph, where it is known already.
     Returns (loss, dict of its detached terms).
     """
-    fake = generator(real, target)
+    fake = generator(real, target) if fake is None else fake
     fake_score, fake_class = discriminator(fake)
     terms = {"critic": -fake_score.mean(), "class": F.cross_entropy(fake_class, target),
              "cycle": F.l1_loss(generator(fake, label), real)}

@@ -87,7 +87,7 @@ RANGES = {
     "intensity": Range(low=0, high=2), "*fraction": FRACTION, "*share": FRACTION, "*truncation": FRACTION,
     "gamma": NOT_NEGATIVE, "*_gamma": NOT_NEGATIVE, "weight_*": NOT_NEGATIVE, "*_weight": NOT_NEGATIVE,
     "*kimg": POSITIVE,
-    "updates_per_epoch": NOT_NEGATIVE, "study_looks": COUNT,
+    "updates_per_epoch": NOT_NEGATIVE, "paper_steps": NOT_NEGATIVE, "study_looks": COUNT,
     "n_blocks": NOT_NEGATIVE, "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
     "*epochs": COUNT, "*updates": COUNT, "*batch_size": COUNT, "*_channels": COUNT, "*_dim": COUNT,
     "*_blocks": COUNT, "*_layers": COUNT, "*_every": COUNT, "*_interval": COUNT, "patience": COUNT,

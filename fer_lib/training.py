@@ -84,7 +84,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
         latent = torch.randn(2, batch_size, generator.latent_size).to(device)
         fake = generator(latent[0])
         terms = {"generator": update(optimisers[0], generator_loss(real, fake), generator)}
-        fake = generator(latent[1]).detach()
+        with torch.no_grad():
+            fake = generator(latent[1])
         terms["discriminator"] = update(optimisers[1], discriminator_loss(real, fake), discriminator)
         if number % r1_interval == 0:
             for name, images_seen in (("r1", real), ("r2", fake))[:2 if paired else 1]:
@@ -122,15 +123,15 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
     options = {"channels": faces.channels, **(image_options or {})}
     critic_options = {"image_size": faces.image_size, **{k: v for k, v in options.items() if k != "n_blocks"}}
     g_options = {k: v for k, v in options.items() if k != "n_layers"}
-    generator, discriminator = seeded(lambda: (stargan.Generator(**g_options),
-                                               stargan.Discriminator(**critic_options)), seed, device)
+    generator, discriminator = seeded(lambda: (stargan.Generator(**g_options), stargan.Discriminator(**critic_options)),
+                                      seed, device, channels_last=device.type != "cpu")
     optimisers = [adam(network, lr=lr, betas=(0.5, 0.999)) for network in (generator, discriminator)]
     images, labels = torch.from_numpy(np.array(faces.images)), torch.from_numpy(faces.codes)
     chances = (1 / labels.bincount()[labels].double()) if balanced else torch.ones(len(labels), dtype=torch.double)
 
     def draw():
         index, other = torch.multinomial(chances, 2 * batch_size, replacement=True).split(batch_size)
-        real = to_device(images[index], device)
+        real = to_device(images[index], device, channels_last=device.type != "cpu")
         if mirror:
             real = augment.mirror(real)
         return real, labels[index].to(device), labels[other].to(device)
@@ -138,15 +139,15 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
     def step(number):
         for optimiser in optimisers:
             optimiser.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - number / steps))
-        for _ in range(discriminator_steps):
+        for turn in range(discriminator_steps):
             real, label, target = draw()
-            with torch.no_grad():
+            with torch.set_grad_enabled(turn == discriminator_steps - 1):  # the last faces teach the generator too
                 fake = generator(real, target)
             loss, d_terms = losses.stargan_discriminator(
-                discriminator, real, label, fake, torch.rand(batch_size, 1, 1, 1).to(device),
+                discriminator, real, label, fake.detach(), torch.rand(batch_size, 1, 1, 1).to(device),
                 weight_class=weight_class, weight_gradient=weight_gradient)
             update(optimisers[1], loss, discriminator)
-        loss, g_terms = losses.stargan_generator(generator, discriminator, real, label, target,
+        loss, g_terms = losses.stargan_generator(generator, discriminator, real, label, target, fake=fake,
                                                  weight_class=weight_class, weight_cycle=weight_cycle)
         update(optimisers[0], loss, generator)
         return {f"discriminator_{k}": v for k, v in d_terms.items()} | {f"generator_{k}": v for k, v in g_terms.items()}
@@ -368,12 +369,20 @@ def step_seed(seed, number):
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:8], "little") % 2**63
 
 
-def seeded(make, seed, device):
-    """The networks that make() returns, initialised from `seed`, on `device`, channels last."""
+def seeded(make, seed, device, *, channels_last=True):
+    """The networks that make() returns, initialised from `seed`, on `device`.
+
+    channels_last : the layout of their weights; on a CPU instance normalisation copies a batch with the channels last
+    back and forth, so that StarGAN loses more by it than its convolutions gain.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         networks = make()
-    return tuple(network.to(device, memory_format=torch.channels_last) for network in networks)
+    return tuple(network.to(device, memory_format=_layout(channels_last)) for network in networks)
+
+
+def _layout(channels_last):
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def adam(network, *, lr, betas, interval=None):
@@ -406,10 +415,10 @@ def follow(ema, network, *, keep):
         old.copy_(new)
 
 
-def to_device(images, device):
-    """Images uint8 [n, C, H, W], array or tensor, as float in -1..1 on `device`, channels last."""
+def to_device(images, device, *, channels_last=True):
+    """Images uint8 [n, C, H, W], array or tensor, as float in -1..1 on `device`."""
     images = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
-    return images.to(device).float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+    return images.to(device).float().div_(127.5).sub_(1).contiguous(memory_format=_layout(channels_last))
 
 
 def _shared(options):
