@@ -2,10 +2,10 @@
 
 Run from the repository root:
     python benchmarks/classifier.py [--size 64] [--images 960] [--jobs N] [--repeats 5] [--keras PYTHON] [--ensemble 64]
-                                    [--json FILE]
+                                    [--precision float32 bfloat16] [--json FILE]
 
 PYTHON is that of an environment with `pip install keras tensorflow-cpu`. Both sides have the same layers, optimiser, loss,
-dropout, batch of 16, precision (float32) and cores, and take turns, so that a change of the machine's speed meets both.
+dropout, batch of 16, precisions and cores, and take turns, so that a change of the machine's speed meets both.
 """
 
 import argparse
@@ -44,10 +44,10 @@ def main():
             contestants |= keras(options, jobs, stack)
         figures = take_turns(contestants, options.repeats)
     per_image = operations_per_image(options.size)
-    print(f"{options.size} px, batch {BATCH_SIZE}, float32, {options.images} images per process and turn, "
+    print(f"{options.size} px, batch {BATCH_SIZE}, {options.images} images per process and turn, "
           f"{options.repeats} turns; {per_image / 1e9:.3f} GFLOP per image\n")
     print(table(figures).to_string(index=False))
-    print("\n" + "\n".join(conclusions(figures, jobs, per_image)))
+    print("\n" + "\n".join(conclusions(figures, jobs, per_image, options.precision)))
     print(gpu(options, figures) if torch.cuda.is_available() else
           "No NVIDIA GPU here: one classifier at a time against many together was not measured.")
     if options.json:
@@ -63,6 +63,7 @@ def arguments():
     parser.add_argument("--repeats", type=int, default=5, help="turns of each contestant, after one to warm up")
     parser.add_argument("--keras", metavar="PYTHON", help="Python of an environment with Keras and TensorFlow")
     parser.add_argument("--ensemble", type=int, default=64, help="classifiers trained together on an NVIDIA GPU")
+    parser.add_argument("--precision", nargs="+", default=["float32"], choices=list(POLICIES), help="one or both")
     parser.add_argument("--json", metavar="FILE", help="keep every rate there")
     return parser.parse_args()
 
@@ -109,19 +110,21 @@ def table(figures):
     return frame.assign(**{name: frame[name].map("{:.0f}".format) for name in ("median", "lowest", "highest")})
 
 
-def conclusions(figures, jobs, per_image):
+def conclusions(figures, jobs, per_image, precisions):
     """Ratios of figures of the same turn, as sentences: medians and ranges."""
     for n in dict.fromkeys((1, jobs)):
-        for product in ("fastest", "a @ b"):
+        for product in ("fastest", "a @ b") if "float32" in precisions else ():
+            mine = OURS.format("float32", n)
             shares = [rate * per_image / 1e9 / peak for rate, peak in
-                      zip(figures[OURS.format(n)], figures[PEAK.format(product, n)], strict=True)]
-            yield f"{OURS.format(n)}: {spread(shares, '.0%')} of {PEAK.format(product, n)}"
-    rivals = [rates for name, rates in figures.items() if name.startswith("Keras")]
-    if rivals:
-        best = max(rivals, key=statistics.median)
-        name = next(name for name, rates in figures.items() if rates is best)
-        ratios = [mine / theirs for mine, theirs in zip(figures[OURS.format(jobs)], best, strict=True)]
-        yield f"{OURS.format(jobs)}: {spread(ratios, '.2f')} times Keras at its best ({name})"
+                      zip(figures[mine], figures[PEAK.format(product, n)], strict=True)]
+            yield f"{mine}: {spread(shares, '.0%')} of {PEAK.format(product, n)}"
+    for precision in precisions:
+        for rival in precisions:
+            names = [name for name in figures if name.startswith("Keras") and POLICIES[rival] in name.split("(")[1].split(", ")]
+            if names:
+                mine, best = OURS.format(precision, jobs), max(names, key=lambda name: statistics.median(figures[name]))
+                ratios = [ours / theirs for ours, theirs in zip(figures[mine], figures[best], strict=True)]
+                yield f"{mine}: {spread(ratios, '.2f')} times Keras at its best in {rival} ({best})"
 
 
 def spread(values, form):
@@ -130,24 +133,28 @@ def spread(values, form):
 
 # ---- ours -----------------------------------------------------------------------------------------------
 
-OURS = "ours, processes: {}"
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+"""Precision -> Keras' name for it; weights and their updates are float32 on both sides."""
+
+OURS = "ours, {}, processes: {}"
 
 
 def ours(options, jobs):
     """Training in one single-threaded process, and in one per core."""
-    def run(n):
-        tasks = [(options.images, options.size, seed) for seed in range(n)]
+    def run(precision, n):
+        tasks = [(options.images, options.size, precision, seed) for seed in range(n)]
         return rate(options.images, [times for _, times in engine.map(train_one_epoch, tasks, jobs=n)])
 
-    return {OURS.format(n): lambda n=n: run(n) for n in dict.fromkeys((1, jobs))}
+    return {OURS.format(precision, n): lambda precision=precision, n=n: run(precision, n)
+            for precision in options.precision for n in dict.fromkeys((1, jobs))}
 
 
 def train_one_epoch(task):
-    """Start and end of classifier.train for one epoch, set-up and validation included. task : (images, size, seed)."""
-    n, size, seed = task
+    """Start and end of classifier.train for one epoch, set-up and validation included. task : (images, size, precision, seed)."""
+    n, size, precision, seed = task
     training, validation = random_faces(n, size=size), random_faces(12, size=size)
     start = time.time()
-    classifier.train(training, validation, seed=seed, batch_size=BATCH_SIZE, max_epochs=1, device="cpu")
+    classifier.train(training, validation, seed=seed, batch_size=BATCH_SIZE, max_epochs=1, precision=precision, device="cpu")
     return start, time.time()
 
 
@@ -225,8 +232,9 @@ def keras(options, jobs, stack):
     if jobs > 1:
         groups[f"Keras, processes: {jobs}"] = [start_keras(options, stack, one_thread) for _ in range(jobs)]
     print(*{answer(process) for group in groups.values() for process in group}, flush=True)
-    return {f"{name} ({compilation})": lambda group=group, compilation=compilation: run_keras(group, compilation, options)
-            for name, group in groups.items() for compilation in ("graph", "xla")}
+    kinds = [(POLICIES[precision], compilation) for precision in options.precision for compilation in ("graph", "xla")]
+    return {f"{name} ({', '.join(kind)})": lambda group=group, kind=kind: run_keras(group, " ".join(kind), options)
+            for name, group in groups.items() for kind in kinds}
 
 
 def start_keras(options, stack, environment):
@@ -253,10 +261,10 @@ def answer(process):
     return json.loads(line)
 
 
-def run_keras(group, compilation, options):
+def run_keras(group, kind, options):
     """Images per second of an epoch in every process of a group at once."""
     for process in group:
-        process.stdin.write(compilation + "\n")
+        process.stdin.write(kind + "\n")
         process.stdin.flush()
     return rate(options.images, [answer(process) for process in group])
 
