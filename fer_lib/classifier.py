@@ -67,7 +67,7 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         validation "accuracy" (of equal ones the lowest loss). A network that has learned its few images by heart is
         sure of its mistakes too, so its loss rises long before its accuracy falls.
     augmented : vary every training image anew each time it is seen, see classical.vary.
-    precision : of convolutions and products in training, "float32", or "bfloat16", which is about twice as fast on
+    precision : of convolutions and products in training, "float32", or "bfloat16", about 1.7 times as fast on
         processors that have it; weights, their updates and all predictions stay float32.
     Returns Trained.
     Raises FerError for another precision, when a class has no image, another label than the six occurs, or sizes differ.

@@ -325,7 +325,7 @@ class StudyTab:
         self._draw_confusion(choice)
         self._draw_gains(choice)
         declared = "" if "points" not in told else (f" Intervals above are over seeds alone ({OVER_SEEDS}), those of the "
-                                                    "declared comparison over seeds and test subjects.")
+                                                    "declared comparison over seeds and the test set, too.")
         self.finding.value = f"<p>The declared comparison. {html.escape(finding(self.summary, self.test_set.value))}{declared}</p>"
 
     def _draw_curve(self, choice, told):
