@@ -41,7 +41,7 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     table, folder, tests : as study.run returned and was given them. cells : its plan. n_real, headline_ratio : of the
     comparison that was declared beforehand. usual : its intensity and truncation where these are not 1, a dict.
     Returns what statistics.summary returns of the main group, and, where the plan has the cells for it:
-        other_n_real: n_real -> main_contrast, contrasts and recovered of the first test set;
+        other_n_real: n_real -> main_contrast, contrasts and recovered of the first test set, and worth at this n_real;
         paper_stopping: test set -> gain of `mixed` over `real` when both stop as in the paper;
         axes: list of dicts test_set, n_real, weight, intensity, truncation, seeds, accuracy, baseline_accuracy,
             gain_points, gain_relative, p: `mixed` at the headline ratio over `real_long`;
@@ -61,6 +61,9 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     extras["axes"] = axes(cells, folder, tests, headline_ratio, **options)
     extras["paper_stopping"] = paper_stopping(cells, folder, tests, n_real, headline_ratio, usual, **options)
     extras["authors_mode"] = authors_mode(cells, folder, tests, n_real, headline_ratio, usual, **options)
+    for size, other in extras["other_n_real"].items():
+        if measured := worth(cells, folder, tests, int(size), headline_ratio, usual):
+            other["worth"] = measured
     extras["worth"] = worth(cells, folder, tests, n_real, headline_ratio, usual)
     extras["law"] = _law(table, cells, first, usual)
     extras["variance"] = variance(table, cells, folder, tests, n_real, headline_ratio, usual)
