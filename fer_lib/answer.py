@@ -42,6 +42,8 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     comparison that was declared beforehand. usual : its intensity and truncation where these are not 1, a dict.
     Returns what statistics.summary returns of the main group, and, where the plan has the cells for it:
         other_n_real: n_real -> main_contrast, contrasts and recovered of the first test set, and worth at this n_real;
+        over_augmented: list of dicts n_real, arm, test_set, seeds, accuracy, baseline_accuracy, gain_points, gain_relative,
+            p: arms with generated faces over classical augmentation alone;
         paper_stopping: test set -> gain of `mixed` over `real` when both stop as in the paper;
         axes: list of dicts test_set, n_real, weight, intensity, truncation, seeds, accuracy, baseline_accuracy,
             gain_points, gain_relative, p: `mixed` at the headline ratio over `real_long`;
@@ -58,6 +60,7 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     extras = {}
     extras["other_n_real"] = {str(size): {name: each[name] for name in ("main_contrast", "contrasts", "recovered")}
                              for size, each in summaries.items()}
+    extras["over_augmented"] = over_augmented(cells, folder, tests, headline_ratio, usual, **options)
     extras["axes"] = axes(cells, folder, tests, headline_ratio, **options)
     extras["paper_stopping"] = paper_stopping(cells, folder, tests, n_real, headline_ratio, usual, **options)
     extras["authors_mode"] = authors_mode(cells, folder, tests, n_real, headline_ratio, usual, **options)
@@ -114,6 +117,13 @@ def axes(cells, folder, tests, ratio, **options):
         rows += [{**values, **row} for row in
                  _gain(group(cells, **values), folder, tests, ("real_long", 0.0), ("mixed", float(ratio)), **options)]
     return rows
+
+
+def over_augmented(cells, folder, tests, ratio, usual, **options):
+    """`mixed` and `mixed_augmented` over `augmented`, for every n_real: do generated faces give what augmentation does not?"""
+    return [{"n_real": size, "arm": arm, **row} for size in sorted({cell.n_real for cell in cells})
+            for arm in ("mixed", "mixed_augmented")
+            for row in _gain(group(cells, n_real=size, **usual), folder, tests, ("augmented", 0.0), (arm, float(ratio)), **options)]
 
 
 def paper_stopping(cells, folder, tests, n_real, ratio, usual, **options):

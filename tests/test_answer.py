@@ -56,6 +56,18 @@ def test_gains_agree_with_the_table(found):
     assert np.isclose(summary["paper_stopping"]["wild"]["gain_points"]["estimate"], 100 * (paper["mixed"] - paper["real"]))
 
 
+def test_generated_faces_are_compared_with_augmentation(tmp_path):
+    cells, tests = study.plan(["augmented", "mixed"], [1], 24, range(2), stopping="updates"), two_test_sets()
+    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, tests=tests, folder=tmp_path,
+                      device="cpu", jobs=1, updates=2, looks=1)
+    rows = answer.over_augmented(cells, tmp_path, tests, 1, {}, resamples=50)
+    means = table.groupby(["test_set", "arm"])["accuracy"].mean()
+    assert [(row["n_real"], row["arm"], row["test_set"]) for row in rows] == [(24, "mixed", "lab"), (24, "mixed", "wild")]
+    for row in rows:
+        gain = means[row["test_set"], "mixed"] - means[row["test_set"], "augmented"]
+        assert np.isclose(row["gain_points"]["estimate"], 100 * gain)
+
+
 def test_a_small_plan_has_a_small_answer(found):
     cells, table, folder, tests, _ = found
     few = [cell for cell in answer.group(cells, n_real=24) if cell.arm in ("real_long", "mixed") and cell.ratio != 2]
