@@ -21,9 +21,11 @@ FIGURES = {
     # File name or pattern -> (section, caption). Sections list their figures in this order.
     "study_curve": ("answer", "Accuracy of every arm against the ratio of generated to {origin} faces, with 95 % intervals"),
     "ratio_curve": ("answer", "Accuracy against the ratio of generated to {origin} faces, with 95 % intervals"),
+    "study_gains_*_n[0-9]*": ("answer", "Gain of every arm over the baseline of equal updates, with another number of {origin} faces"),
     "study_gains_*": ("answer", "Gain of every arm over the baseline of equal updates, test set {rest}"),
     "study_axes": ("answer", "Gain with other numbers of {origin} faces, weights, intensities and truncations"),
     "study_worth": ("answer", "What one generated face is worth"),
+    "study_worth_n*": ("answer", "What one generated face is worth beside {rest} {origin} ones"),
     "study_confusions": ("answer", "How confusions change with generated faces"),
     "study_calibration": ("answer", "Whether a classifier is as sure as it is right"),
     "study_variance": ("answer", "Where the spread between runs comes from"),
