@@ -197,17 +197,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     optimisers = (adam(generator, lr=lr / 2, betas=(0.0, 0.99)),
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
-    images, labels = torch.from_numpy(np.array(faces.images)), torch.from_numpy(faces.codes)
-    chances, partner = 1 / labels.bincount()[labels].double(), partners(faces)
-
-    def draw():
-        index, source = torch.multinomial(chances, 2 * batch_size, replacement=True).split(batch_size)
-        index, same_person = partner(source, index)
-        pair = to_device(images[torch.cat([index, source])], device).unflatten(0, [2, batch_size]).transpose(0, 1)
-        pair = augment.mirror(pair.flatten(1, 2)).unflatten(1, [2, -1])
-        latent = torch.randn(batch_size, generator.latent_size)
-        return (*(x.contiguous(memory_format=torch.channels_last) for x in pair.unbind(1)), labels[index].to(device),
-                labels[source].to(device), same_person.float().to(device), latent.to(device))
+    draw = pair_drawer(faces, batch_size, generator.latent_size, device)
 
     def see(image, label):
         shared, by_label = discriminator(augment.diff_augment(image, policy=augmentation))
@@ -267,6 +257,27 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                    log_every=log_every, checkpoint_every=checkpoint_every)
     save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces)
     return history
+
+
+def pair_drawer(faces, batch_size, latent_size, device):
+    """A function that draws what one update of the flow GAN is shown; every expression is drawn equally often.
+
+    It returns real and source faces, float [B, C, H, W] on `device`, the same half of the pairs mirrored; their
+    expressions, int64 [B] each; whether both show one person, float [B]; and latents, float [B, latent_size].
+    """
+    images, labels = torch.from_numpy(np.array(faces.images)), torch.from_numpy(faces.codes)
+    chances, partner = 1 / labels.bincount()[labels].double(), partners(faces)
+
+    def draw():
+        index, source = torch.multinomial(chances, 2 * batch_size, replacement=True).split(batch_size)
+        index, same_person = partner(source, index)
+        pair = to_device(images[torch.cat([index, source])], device).unflatten(0, [2, batch_size]).transpose(0, 1)
+        pair = augment.mirror(pair.flatten(1, 2)).unflatten(1, [2, -1])
+        latent = torch.randn(batch_size, latent_size)
+        return (*(x.contiguous(memory_format=torch.channels_last) for x in pair.unbind(1)), labels[index].to(device),
+                labels[source].to(device), same_person.float().to(device), latent.to(device))
+
+    return draw
 
 
 def mean_where(chosen, values):

@@ -5,6 +5,7 @@ import math
 import torch
 
 from fer_lib import augment, losses
+from fer_lib.networks import stargan
 
 
 def test_undecided_discriminator_costs_two_log_two():
@@ -32,6 +33,16 @@ def test_the_identity_translation_has_no_cycle_loss():
     _, terms = losses.stargan_generator(lambda image, _: image, lambda x: (x.mean([1, 2, 3]), torch.zeros(2, 7)),
                                         real, label, label.flip(0))
     assert terms["cycle"] == 0 and math.isclose(terms["class"], math.log(7), rel_tol=1e-6)
+
+
+def test_faces_drawn_before_teach_the_generator_the_same():
+    torch.manual_seed(0)
+    generator, critic = stargan.Generator(conv_dim=4, n_blocks=1), stargan.Discriminator(image_size=16, conv_dim=4)
+    real, label = torch.rand(2, 1, 16, 16) * 2 - 1, torch.tensor([0, 1])
+    given = {"fake": generator(real, label.flip(0))}
+    found = [torch.autograd.grad(losses.stargan_generator(generator, critic, real, label, label.flip(0), **options)[0],
+                                 list(generator.parameters())) for options in ({}, given)]
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True)) and any(gradient.any() for gradient in found[0])
 
 
 def test_augmentations_are_differentiable_and_keep_the_shape():
