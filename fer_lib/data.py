@@ -17,18 +17,20 @@ from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 BUILT_IN = "built-in"
 TESTS = ("test", "test_lab", "test_wild")
 FIRST_OF_POOL = 100_000  # number of the pool's first built-in subject; the other parts may grow below it
+FIRST_OF_SEQUENCES = 200_000  # and of the first one who was recorded in sequences
 
 log = logging.getLogger(__name__)
 
 
 def prepare(folder, *, dataset, data_root, pool_dataset, pool_root, image_size, channels, n_train_per_class,
-            n_validation_per_class, n_test_per_class, takes_per_subject, n_pool_subjects, pool_takes, align, seed):
+            n_validation_per_class, n_test_per_class, takes_per_subject, n_pool_subjects, pool_takes, align, seed,
+            n_sequence_subjects=0):
     """Make the parts of a study and write them into `folder`, one sub-folder a part, with the audit.
 
     dataset : "built-in", or a key of readers.READERS, read at `data_root`.
     pool_dataset, pool_root : a data set of its own for the GANs; "" takes what `dataset` has left.
     n_*_per_class : images per expression of train, validation and each test part.
-    takes_per_subject, n_pool_subjects, pool_takes : size of the built-in faces.
+    takes_per_subject, n_pool_subjects, pool_takes, n_sequence_subjects : size of the built-in faces.
     align : detect each face and align it by its eyes. Other arguments as in readers.read.
     Returns nothing; `load` reads what was written.
     Raises FerError for bad input, and LeakError when parts share a subject or a picture.
@@ -38,7 +40,8 @@ def prepare(folder, *, dataset, data_root, pool_dataset, pool_root, image_size, 
               "n_test_per_class": n_test_per_class}
     if dataset == BUILT_IN:
         parts, notes = rendered_parts(**size, **counts, takes_per_subject=takes_per_subject, seed=seed,
-                                      n_pool_subjects=0 if pool_dataset else n_pool_subjects, pool_takes=pool_takes)
+                                      n_pool_subjects=0 if pool_dataset else n_pool_subjects, pool_takes=pool_takes,
+                                      n_sequence_subjects=0 if pool_dataset else n_sequence_subjects)
     else:
         parts, notes = read_parts(dataset, data_root, **size, **counts, align=align, seed=seed,
                                   pool=not pool_dataset)
@@ -53,15 +56,17 @@ def prepare(folder, *, dataset, data_root, pool_dataset, pool_root, image_size, 
 
 
 def rendered_parts(*, image_size, channels, n_train_per_class, n_validation_per_class, n_test_per_class,
-                   takes_per_subject, n_pool_subjects, pool_takes, seed):
-    """Built-in faces: train, validation, test_lab, test_wild (the subjects of test_lab) and pool.
+                   takes_per_subject, n_pool_subjects, pool_takes, seed, n_sequence_subjects=0):
+    """Built-in faces: train, validation, test_lab, test_wild (the subjects of test_lab), pool, and sequences if wanted.
 
-    Subjects are numbered through the parts, so that no two parts share one; the pool's have numbers of their own, so
-    that the GANs' people stay the same whatever the size of the other parts.
+    Subjects are numbered through the parts, so that no two parts share one; those of the pool and of the sequences have
+    numbers of their own, so that the GANs' people stay the same whatever the size of the other parts. In `sequences`
+    all pictures of a person have one pose and light.
     Returns (dict part -> Faces, notes).
     """
     plan = {"train": (n_train_per_class, EXPRESSIONS), "validation": (n_validation_per_class, EXPRESSIONS),
             "test_lab": (n_test_per_class, EXPRESSIONS), "pool": (n_pool_subjects * pool_takes, ALL_EXPRESSIONS)}
+    options = {"seed": seed, "image_size": image_size, "channels": channels}
     parts, first = {}, 0
     for name, (n_per_class, expressions) in plan.items():
         takes = pool_takes if name == "pool" else takes_per_subject
@@ -73,11 +78,17 @@ def rendered_parts(*, image_size, channels, n_train_per_class, n_validation_per_
         first += len(subjects)
         for part, domain in (("test_lab", "lab"), ("test_wild", "wild")) if name == "test_lab" else ((name, "lab"),):
             if len(subjects):
-                log.info("rendering %s: %d subjects x %d expressions x %d takes", part, len(subjects),
-                         len(expressions), takes)
-                parts[part] = rendering.render_faces(subjects, takes=takes, domain=domain, seed=seed,
-                                                     expressions=expressions, image_size=image_size, channels=channels)
+                parts[part] = _rendered(part, subjects, takes=takes, domain=domain, expressions=expressions, **options)
+    if n_sequence_subjects:
+        subjects = range(FIRST_OF_SEQUENCES, FIRST_OF_SEQUENCES + n_sequence_subjects)
+        parts["sequences"] = _rendered("sequences", subjects, takes=pool_takes, domain="lab", one_sequence=True,
+                                       expressions=ALL_EXPRESSIONS, **options)
     return parts, {}
+
+
+def _rendered(part, subjects, *, takes, expressions, **options):
+    log.info("rendering %s: %d subjects x %d expressions x %d takes", part, len(subjects), len(expressions), takes)
+    return rendering.render_faces(subjects, takes=takes, expressions=expressions, **options)
 
 
 def read_parts(dataset, root, *, image_size, channels, align, seed, pool, **counts):

@@ -67,6 +67,17 @@ def detail_difference(image, other):
     return F.avg_pool2d(difference - light, 2).abs()
 
 
+def nearest_difference(image, takes):
+    """Mean absolute difference of an image to several true ones, each patch of it to the nearest of them: scalar.
+
+    image : float [B, C, H, W]. takes : float [B, K, C, H, W]. A patch is a quarter of the image high and wide, and
+    overlaps its neighbours by half; so mouth and brows may follow different takes, but neither the mean of several.
+    """
+    difference = (image[:, None] - takes).abs().mean(2)
+    side = image.shape[2] // 4
+    return F.avg_pool2d(difference, side, stride=max(1, side // 2)).amin(1).mean()
+
+
 def stargan_discriminator(discriminator, real, label, fake, mix, *, weight_class=1.0, weight_gradient=10.0):
     """StarGAN's discriminator loss. Source: Choi et al. 2018, equations 2, 5 and 8.
 

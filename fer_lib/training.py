@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from fer_lib import augment, engine, losses
 from fer_lib.errors import FerError
+from fer_lib.labels import ALL_EXPRESSIONS
 from fer_lib.networks import expression_flow, pooling, stargan, stylegan2
 from fer_lib.weights import load_generator, save_weights  # noqa: F401, the generators that are trained here
 
@@ -162,8 +163,8 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
                    penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
-                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, augmentation=("shift",), ema_kimg=2.0,
-                   device="auto", log_every=50, checkpoint_every=200):
+                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=50.0,
+                   augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50, checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
     The discriminator compares a generated face with a real one of the same expression (relativistic pairing);
@@ -180,6 +181,9 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     person; as the pose is another, this term alone would give blurred faces.
     weight_smooth, weight_residual : of an uneven flow and of the residual's mean size, to the power residual_power: 1
     allows few large values, specks, more readily than many small ones; 2 the other way round.
+    sequences : Faces with a column `sequence`, or None: pictures of a person in one pose and light, as frames of one
+    recording. weight_sequence : of the difference, see losses.nearest_difference, between a frame that was given
+    another expression and those frames of its sequence that show it. Without sequences nothing of this is drawn.
     Other arguments, and what comes back, as in `train_identity_gan`.
     Raises FerError when an expression has no image.
     Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection).
@@ -198,6 +202,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     draw = pair_drawer(faces, batch_size, generator.latent_size, device)
+    draw_sequence = None if sequences is None else sequence_drawer(sequences, batch_size, device)
 
     def see(image, label):
         shared, by_label = discriminator(augment.diff_augment(image, policy=augmentation))
@@ -237,7 +242,12 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                  "generator_self": mean_where(same, (fake - source).abs()),
                  "generator_partner": mean_where(same_person, losses.detail_difference(fake, real)),
                  "generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().pow(residual_power).mean()}
-        weights = (1.0, weight_class, weight_self, weight_partner, weight_smooth, weight_residual)
+        weights = [1.0, weight_class, weight_self, weight_partner, weight_smooth, weight_residual]
+        if draw_sequence:
+            frame, takes, wanted = draw_sequence()
+            latent = torch.randn(batch_size, generator.latent_size).to(device)
+            terms["generator_sequence"] = losses.nearest_difference(generator(frame, wanted, latent=latent), takes)
+            weights.append(weight_sequence)
         update(optimisers[0], sum(w * term for w, term in zip(weights, terms.values(), strict=True)), generator)
         return terms
 
@@ -255,7 +265,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
     history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
                    log_every=log_every, checkpoint_every=checkpoint_every)
-    save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces)
+    save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces, sequences=sequences)
     return history
 
 
@@ -276,6 +286,40 @@ def pair_drawer(faces, batch_size, latent_size, device):
         latent = torch.randn(batch_size, latent_size)
         return (*(x.contiguous(memory_format=torch.channels_last) for x in pair.unbind(1)), labels[index].to(device),
                 labels[source].to(device), same_person.float().to(device), latent.to(device))
+
+    return draw
+
+
+def sequence_drawer(faces, batch_size, device):
+    """A function that draws frames and what other frames of their sequences show, half of each mirrored.
+
+    faces : Faces with the columns subject and sequence. Sequences, and the expressions in them, are drawn equally often.
+    It returns frames, float [B, C, H, W] on `device`; the frames of the same sequence with another (or the same)
+    expression, float [B, K, C, H, W], repeated where there are fewer than K, the most that there are; and that
+    expression, int64 [B].
+    Raises FerError when no sequence shows two expressions.
+    """
+    if "sequence" not in faces.table:
+        raise FerError("Faces in sequences need a column `sequence` beside `subject`: it names the recording.")
+    groups = pd.Series(faces.codes).groupby([faces.table["subject"], faces.table["sequence"].astype(str)])
+    sequences = [codes.groupby(codes).groups for _, codes in groups if codes.nunique() > 1]
+    if not sequences:
+        raise FerError("No sequence shows two expressions, so nothing can be learned from it: leave the sequences out.")
+    n_takes = max(len(rows) for sequence in sequences for rows in sequence.values())
+    frames = torch.full([len(sequences), len(ALL_EXPRESSIONS), n_takes], -1)
+    for place, sequence in enumerate(sequences):
+        for code, rows in sequence.items():
+            frames[place, code] = torch.from_numpy(np.resize(rows.to_numpy(), n_takes))
+    images, present = torch.from_numpy(np.array(faces.images)), (frames[:, :, 0] >= 0).double()
+
+    def draw():
+        place = torch.randint(len(frames), [batch_size])
+        given, wanted = torch.multinomial(present[place], 2, replacement=True).unbind(1)
+        rows = torch.cat([frames[place, given, torch.randint(n_takes, [batch_size])][:, None], frames[place, wanted]], 1)
+        pictures = to_device(images[rows.flatten()], device).unflatten(0, rows.shape)
+        pictures = augment.mirror(pictures.flatten(1, 2)).unflatten(1, [1 + n_takes, -1])
+        frame = pictures[:, 0].contiguous(memory_format=torch.channels_last)
+        return frame, pictures[:, 1:], wanted.to(device)
 
     return draw
 

@@ -15,21 +15,23 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fer_lib.errors import FerError, LeakError
+from fer_lib.faces import concatenate
 from fer_lib.networks import expression_flow, stargan, stylegan2
 
 KINDS = {"stylegan2": stylegan2.Generator, "stargan": stargan.Generator, "expression_flow": expression_flow.Generator}
 IDENTITY_KINDS, EXPRESSION_KINDS = ("stylegan2",), ("stargan", "expression_flow")
 
 
-def save_weights(network, folder, *, name, options, kind, faces=None):
+def save_weights(network, folder, *, name, options, kind, faces=None, sequences=None):
     """Write a network as <name>.safetensors, with its kind, options and what it was trained on in the metadata.
 
     options : dict of ints, arguments of the network's class. faces : Faces that it was trained on, or None if unknown.
+    sequences : Faces beside those, or None.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     metadata = {"kind": kind, "options": json.dumps(options, sort_keys=True)}
     if faces is not None:
-        metadata["trained_on"] = json.dumps(trace(faces))
+        metadata["trained_on"] = json.dumps(trace(faces, sequences))
     save_file(tensors, Path(folder) / f"{name}.safetensors", metadata=metadata)
 
 
@@ -67,15 +69,17 @@ def read_metadata(path):
 
 # ---- what a generator has seen ----------------------------------------------------------------------------
 
-def trace(faces):
+def trace(faces, sequences=None):
     """Which people and pictures a set of faces holds, in a form that fits into a file's metadata.
 
-    Returns a dict: origin, n, image_size, channels, fingerprint, subjects (list of names, empty where unknown) and
-    pictures (base64 of 8-byte hashes of the pixels, sorted).
+    sequences : Faces beside those, or None; they count in all but n and fingerprint, which are those of `faces`.
+    Returns a dict: origin, n, image_size, channels, fingerprint, subjects (list of names, empty where unknown),
+    pictures (base64 of 8-byte hashes of the pixels, sorted) and, with sequences, n_sequences, their number of pictures.
     """
-    return {"origin": faces.origin, "n": len(faces), "image_size": faces.image_size, "channels": faces.channels,
-            "fingerprint": faces.fingerprint, "subjects": sorted(set(faces.subjects) - {""}),
-            "pictures": base64.b64encode(_hashes(faces).tobytes()).decode()}
+    every, extra = (faces, {}) if sequences is None else (concatenate([faces, sequences]), {"n_sequences": len(sequences)})
+    return {"origin": every.origin, "n": len(faces), "image_size": faces.image_size, "channels": faces.channels,
+            "fingerprint": faces.fingerprint, "subjects": sorted(set(every.subjects) - {""}),
+            "pictures": base64.b64encode(_hashes(every).tobytes()).decode(), **extra}
 
 
 def _hashes(faces):
@@ -87,8 +91,8 @@ def _hashes(faces):
 def check_unseen(trained_on, parts, *, name):
     """Raise LeakError when a generator was trained on a person or a picture of a part that others learn from or test.
 
-    trained_on : dict of `trace`, or None, of which nothing can be said. parts : dict part -> Faces; the pool is the
-    GANs' own. name : of the generator, for the message.
+    trained_on : dict of `trace`, or None, of which nothing can be said. parts : dict part -> Faces; pool and sequences
+    are the GANs' own. name : of the generator, for the message.
     """
     if trained_on is None:
         return
@@ -96,7 +100,7 @@ def check_unseen(trained_on, parts, *, name):
     for part, faces in parts.items():
         people = sorted(set(trained_on["subjects"]) & set(faces.subjects))
         known = np.isin(_hashes(faces), pictures).sum() if faces.image_size == trained_on["image_size"] else 0
-        if part != "pool" and (people or known):
+        if part not in ("pool", "sequences") and (people or known):
             what = f"{len(people)} people ({people[0]} …)" if people else f"{known} pictures"
             raise LeakError(f"{name} was trained on {what} of the part {part}: train a generator of your own with the "
                             "value `train`.")

@@ -1,5 +1,6 @@
 """Laws of the parts of a study."""
 
+import numpy as np
 import pytest
 
 from fer_lib import data
@@ -31,6 +32,18 @@ def test_classes_are_balanced_and_only_the_pool_is_neutral(parts):
         counts = part.counts()
         assert set(counts[list(EXPRESSIONS)]) == {2}
         assert (counts["neutral"] > 0) == (name == "pool")
+
+
+def test_people_of_sequences_are_nobody_elses_and_keep_their_pose(tmp_path):
+    data.prepare(tmp_path, **WHOLE, **{**SMALL, "pool_takes": 2}, n_sequence_subjects=2)
+    parts = data.load(tmp_path)
+    sequences = parts["sequences"]
+    assert len(sequences) == 2 * 7 * 2 and len(set(sequences.subjects)) == 2
+    assert not set(sequences.subjects) & {name for part, faces in parts.items() if part != "sequences" for name in faces.subjects}
+    corners = np.asarray(sequences.images)[:, 0, :3, :3].reshape(2, 14, -1)
+    assert (corners == corners[:, :1]).all()  # the ground, lit and seen the same way, noise and all
+    pool = np.asarray(parts["pool"].images)[:, 0, :3, :3].reshape(len(parts["pool"]), -1)
+    assert len(np.unique(pool, axis=0)) == len(pool)
 
 
 def test_everything_built_in_is_called_rendered(parts):

@@ -82,3 +82,11 @@ def test_detail_does_not_see_the_light_but_a_moved_mouth():
     assert losses.detail_difference(face + 0.3, face).max() < 1e-5
     assert losses.detail_difference(moved, face).shape == (2, 1, 24, 24)
     assert losses.detail_difference(moved, face).mean() > 0.05
+
+
+def test_each_patch_is_compared_with_the_nearest_take():
+    takes = torch.zeros(1, 2, 1, 32, 32)
+    takes[0, 0, :, :16], takes[0, 1, :, 16:] = 1, 1  # one take has the upper half lit, the other the lower one
+    assert losses.nearest_difference(takes[:, 0], takes) == 0
+    assert losses.nearest_difference(torch.zeros(1, 1, 32, 32), takes) < 0.1  # half of each take, but for the seam
+    assert math.isclose(losses.nearest_difference(torch.full((1, 1, 32, 32), 0.5), takes), 0.5, rel_tol=1e-6)

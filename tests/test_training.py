@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from fer_lib import generation, training
-from fer_lib.errors import FerError
+from fer_lib.errors import FerError, LeakError
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow
+from fer_lib.weights import check_unseen, read_metadata
 
 SIZES = {"identity": {"channel_base": 256, "channel_max": 8, "latent_size": 8},
          "expression": {"conv_dim": 4, "n_blocks": 1},
@@ -31,6 +32,14 @@ def train(gan, folder, *, steps=4, **options):
         options = {"warm_up": 1} | options
     return TRAIN[gan](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan], device="cpu",
                       log_every=2, **options)
+
+
+def make_sequences():
+    """Four people, each in one pose with seven expressions, two pictures of each but of anger, which the last lacks."""
+    rows = [{"id": f"{subject} {name} {take}", "expression": name, "subject": f"p{subject}", "domain": "", "sequence": "0"}
+            for subject in range(4) for name in ALL_EXPRESSIONS for take in range(2) if (subject, name) != (3, "anger")]
+    images = np.array([[[[10 * ALL_EXPRESSIONS.index(row["expression"]) + int(row["subject"][1])]]] for row in rows], np.uint8)
+    return Faces(images.repeat(32, 2).repeat(32, 3), pd.DataFrame(rows), "rendered")
 
 
 def weights(folder):
@@ -168,3 +177,32 @@ def test_partners_are_of_the_same_person_and_show_the_expression_of_the_other():
     assert (subjects[chosen][found] == subjects[sources][found]).all()
     assert (chosen[~found] == others.numpy()[~found]).all()
     assert (there_was_one == found).all()
+
+
+def test_frames_of_a_sequence_show_one_person_and_the_wanted_expression():
+    draw = training.sequence_drawer(make_sequences(), 64, torch.device("cpu"))
+    torch.manual_seed(0)
+    frames, takes, wanted = draw()
+    assert frames.shape == (64, 1, 32, 32) and takes.shape == (64, 2, 1, 32, 32)
+    pixels = ((torch.cat([frames[:, None], takes], 1)[:, :, 0, 0, 0] + 1) * 127.5).round().long()
+    assert (pixels % 10 == pixels[:, :1] % 10).all() and (pixels[:, 1:] // 10 == wanted[:, None]).all()
+    assert not ((pixels[:, 0] % 10 == 3) & (wanted == ALL_EXPRESSIONS.index("anger"))).any()
+    assert set(wanted.tolist()) == set((pixels[:, 0] // 10).tolist()) == set(range(7))
+
+
+def test_sequences_teach_the_flow_gan_and_are_remembered_as_seen(tmp_path):
+    history = train("flow", tmp_path / "with", sequences=make_sequences())
+    assert history["generator_sequence"].gt(0).all()
+    assert "generator_sequence" not in train("flow", tmp_path / "without")
+    seen = read_metadata(tmp_path / "with" / "generator.safetensors")["trained_on"]
+    assert seen["subjects"] == ["p0", "p1", "p2", "p3"] and seen["n_sequences"] == len(make_sequences())
+    assert seen["fingerprint"] == make_faces().fingerprint
+    with pytest.raises(LeakError, match="4 people"):
+        check_unseen(seen, {"test": make_sequences()}, name="it")
+
+
+def test_sequences_without_a_name_or_with_one_expression_are_refused():
+    with pytest.raises(FerError, match="column `sequence`"):
+        training.sequence_drawer(make_faces(), 4, torch.device("cpu"))
+    with pytest.raises(FerError, match="two expressions"):
+        training.sequence_drawer(make_sequences().of(["anger"]), 4, torch.device("cpu"))

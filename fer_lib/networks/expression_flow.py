@@ -39,12 +39,14 @@ class Generator(nn.Module):
     channels : 1 grey, 3 RGB. n_labels : number of expressions. width : channels at full resolution, a
     multiple of 8. n_blocks : residual blocks at a quarter of the resolution. latent_size : numbers that vary
     how an expression is shown. residual_scale : 1 makes the residual at full resolution; 2 at half of it, then it is
-    enlarged and cannot set single pixels, which a discriminator is easily fooled with.
+    enlarged and cannot set single pixels, which a discriminator is easily fooled with. flow_scale : 4 makes the flow
+    at a quarter of the resolution, which keeps it even; 2 at half of it, so that lips can part.
     """
 
-    def __init__(self, *, channels=1, n_labels=7, width=16, n_blocks=4, latent_size=8, style_size=64, residual_scale=1):
+    def __init__(self, *, channels=1, n_labels=7, width=16, n_blocks=4, latent_size=8, style_size=64, residual_scale=1,
+                 flow_scale=4):
         super().__init__()
-        self.residual_scale = residual_scale
+        self.residual_scale, self.flow_scale = residual_scale, flow_scale
         widths = (2 * width, width)[:3 - residual_scale]
         self.latent_size = latent_size
         self.label = nn.Embedding(n_labels, style_size)
@@ -55,7 +57,7 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(Block(4 * width, style_size) for _ in range(n_blocks))
         self.ups = nn.ModuleList(nn.Conv2d(2 * w, w, 3, padding=1) for w in widths)
         self.shown = nn.ModuleList(Block(w, style_size) for w in widths)
-        self.flow = nn.Conv2d(4 * width, 2, 3, padding=1)
+        self.flow = nn.Conv2d(flow_scale * width, 2, 3, padding=1)
         self.head = nn.Conv2d(widths[-1], channels, 3, padding=1)
         for layer in (self.flow, self.head):
             nn.init.zeros_(layer.weight)
@@ -69,7 +71,7 @@ class Generator(nn.Module):
         return apply_change(image, flow, residual, intensity=intensity)
 
     def change(self, image, label, *, latent=None):
-        """The flow is made at a quarter of the resolution, which keeps it even, and enlarged.
+        """The flow is made at a lower resolution and enlarged.
 
         Returns flow float [B, 2, H, W] in units of half the image (x, y), and residual float [B, channels, H, W]."""
         if latent is None:
@@ -82,9 +84,13 @@ class Generator(nn.Module):
             x = F.leaky_relu(down(x), 0.2)
         for block in self.blocks:
             x = block(x, style)
-        flow = F.interpolate(MAX_FLOW * torch.tanh(self.flow(x)), scale_factor=4, mode="bicubic", align_corners=False)
+        scale, coarse = 4, x
         for up, shown in zip(self.ups, self.shown):
             x = shown(up(F.interpolate(x, scale_factor=2, mode="nearest")) + levels.pop(), style)
+            scale //= 2
+            coarse = x if scale == self.flow_scale else coarse
+        flow = F.interpolate(MAX_FLOW * torch.tanh(self.flow(coarse)), scale_factor=self.flow_scale, mode="bicubic",
+                             align_corners=False)
         residual = self.head(x)
         if self.residual_scale > 1:
             residual = F.interpolate(residual, scale_factor=self.residual_scale, mode="bilinear", align_corners=False)

@@ -42,11 +42,13 @@ def render_image(subject, expression, take, domain, *, seed=0, image_size=64, in
 
 
 def render_faces(subjects, *, takes, domain, expressions=ALL_EXPRESSIONS, seed=0, image_size=64, channels=1,
-                 jobs=None, progress=None):
+                 one_sequence=False, jobs=None, progress=None):
     """All expressions and takes of some subjects, on all cores.
 
     subjects : ints, from 0, each once. takes : pictures per subject and expression.
     domain, seed, image_size : as in render_image. channels : 1 (grey) or 3 (RGB).
+    one_sequence : all pictures of a subject have the pose, light and ground of its first neutral one, as the frames of
+        one recording have; a column `sequence` says so.
     jobs, progress : as in engine.map; progress counts subjects.
     Returns Faces of origin "rendered", in the order subject, expression, take, with the columns id,
     expression, subject, domain, take and intensity (what the expression was drawn with; 0 for neutral).
@@ -58,7 +60,7 @@ def render_faces(subjects, *, takes, domain, expressions=ALL_EXPRESSIONS, seed=0
     if channels not in (1, 3):
         raise FerError(f"Pictures have 1 or 3 channels, not {channels}.")
     _check(subjects, expressions, range(takes), domain, image_size)
-    tasks = [(subject, expressions, takes, domain, seed, image_size, channels) for subject in subjects]
+    tasks = [(subject, expressions, takes, domain, seed, image_size, channels, one_sequence) for subject in subjects]
     images = np.empty((len(tasks), len(expressions) * takes, channels, image_size, image_size), np.uint8)
     rows = [None] * len(tasks)
     for index, (pictures, table) in engine.map(_render_subject, tasks, jobs=jobs, progress=progress):
@@ -109,15 +111,16 @@ def to_channels(images, channels):
 
 def _render_subject(task):
     """All pictures of one subject: uint8 [n, channels, size, size] and their table rows."""
-    subject, expressions, takes, domain, seed, image_size, channels = task
+    subject, expressions, takes, domain, seed, image_size, channels, one_sequence = task
     identity, pictures, rows = draw_identity(subject, seed=seed), [], []
+    shot_of, sequence = (("neutral", 0), {"sequence": "0"}) if one_sequence else (None, {})
     for expression in expressions:
         for take in range(takes):
-            image, face = _picture(identity, (subject, expression, take, domain, seed), image_size)
+            image, face = _picture(identity, (subject, expression, take, domain, seed), image_size, shot_of=shot_of)
             name = f"s{seed}-{subject:04d}"
             pictures.append(image)
             rows.append({"id": f"{domain}-{name}-{expression}-{take:02d}", "expression": expression,
-                         "subject": name, "domain": domain, "take": take, "intensity": face.intensity})
+                         "subject": name, "domain": domain, "take": take, "intensity": face.intensity, **sequence})
     return to_channels(np.stack(pictures), channels), rows
 
 
