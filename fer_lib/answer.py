@@ -48,7 +48,8 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
         axes: list of dicts test_set, n_real, weight, intensity, truncation, seeds, accuracy, baseline_accuracy,
             gain_points, gain_relative, p: `mixed` at the headline ratio over `real_long`;
         worth, law, variance: see curves.worth, curves.law and variance.variance_split, of the first test set;
-        authors_mode: list of dicts test_set, quirk, accuracy, baseline_accuracy, gain_points, p.
+        authors_mode: list of dicts test_set, quirk, accuracy, baseline_accuracy, gain_points, p;
+        intensity: see `by_intensity`, where the intensity of the test faces is known.
     """
     first = next(iter(tests))
     clusters = {name: test.subjects for name, test in tests.items()}
@@ -70,6 +71,7 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     extras["worth"] = worth(cells, folder, tests, n_real, headline_ratio, usual)
     extras["law"] = _law(table, cells, first, usual)
     extras["variance"] = variance(table, cells, folder, tests, n_real, headline_ratio, usual)
+    extras["intensity"] = by_intensity(group(cells, n_real=n_real, **usual), folder, tests, headline_ratio)
     return found | {name: value for name, value in extras.items() if value}
 
 
@@ -182,6 +184,27 @@ def variance(table, cells, folder, tests, n_real, ratio, usual):
     rows = rows.sort_values(["split_seed", "generator_seed", "train_seed"]).reset_index(drop=True)
     correct = study.correctness(folder, chosen, {first: tests[first]})[first]["mixed", float(ratio)]
     return statistics.variance_split(rows, correct=correct, clusters=tests[first].subjects)
+
+
+def by_intensity(cells, folder, tests, ratio, arms=("real_long", "mixed", "generated", "augmented"), **options):
+    """Accuracy of some arms of a group on faint and on strong expressions, where the test faces' intensity is known.
+
+    Returns test set -> dict of `accuracy`, list of dicts as the rows of diagnostics.accuracy_by_intensity, and `slopes`,
+    arm -> diagnostics.intensity_slope, without arms that are always or never right; test sets of unknown intensity are
+    left out.
+    """
+    keys = [(arm, 0.0 if arm in study.WITHOUT_RATIO else float(ratio)) for arm in arms]
+    known = {name: test for name, test in tests.items() if "intensity" in test.table}
+    chosen = [cell for cell in cells if (cell.arm, cell.ratio) in keys]
+    found = {}
+    for name, correct in (study.correctness(folder, chosen, known) if known and chosen else {}).items():
+        given, people = known[name].table["intensity"].to_numpy(float), known[name].subjects
+        rows = {key[0]: correct[key] for key in keys if key in correct}
+        table = statistics.accuracy_by_intensity(rows, given, clusters=people, **options)
+        found[name] = {"accuracy": table.to_dict("records"),
+                       "slopes": {arm: statistics.intensity_slope(row, given, clusters=people) for arm, row in rows.items()
+                                  if 0 < row.mean() < 1}}
+    return found
 
 
 def probabilities(cells, folder, test_set, keys):

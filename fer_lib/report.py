@@ -21,8 +21,10 @@ FIGURES = {
     # File name or pattern -> (section, caption). Sections list their figures in this order.
     "study_curve": ("answer", "Accuracy of every arm against the ratio of generated to {origin} faces, with 95 % intervals"),
     "ratio_curve": ("answer", "Accuracy against the ratio of generated to {origin} faces, with 95 % intervals"),
+    "study_gains_*[!0-9]": ("answer", "Gain of every arm over the baseline of equal updates, test set {rest}"),
     "study_gains_*_n[0-9]*": ("answer", "Gain of every arm over the baseline of equal updates, with another number of {origin} faces"),
     "study_gains_*": ("answer", "Gain of every arm over the baseline of equal updates, test set {rest}"),
+    "study_intensity*": ("answer", "Accuracy on faint and on strong expressions, test set {rest}"),
     "study_axes": ("answer", "Gain with other numbers of {origin} faces, weights, intensities and truncations"),
     "study_worth": ("answer", "What one generated face is worth"),
     "study_worth_n*": ("answer", "What one generated face is worth beside {rest} {origin} ones"),
@@ -168,7 +170,7 @@ def sections(folder, origin):
     found, left = {}, {path.stem: path for path in sorted(folder.glob("*.png"))}
     for pattern, (section, caption) in [*FIGURES.items(), ("*", ("data", "{rest}"))]:
         for name in fnmatch.filter(list(left), pattern):
-            rest = words(name.removeprefix(pattern.rstrip("*")))
+            rest = words(name.removeprefix(pattern.split("*")[0]).strip("_"))
             found.setdefault(section, []).append(figure(left.pop(name), caption.format(origin=origin, rest=rest)))
     return found
 

@@ -8,6 +8,7 @@ from test_classifier import striped_faces
 from test_study import BANK, GAN_POOL, KEPT, POOL, two_test_sets
 
 from fer_lib import answer, study
+from fer_lib.faces import Faces
 
 USUAL = dict(arms=["real", "real_long", "mixed", "generated", "external"], ratios=[1], n_real=24, n_seeds=2)
 BLOCKS = [{}, {"arms": ["mixed"], "stopping": "paper"}, {"arms": ["mixed"], "ratios": [0.5, 2]},
@@ -66,6 +67,21 @@ def test_generated_faces_are_compared_with_augmentation(tmp_path):
     for row in rows:
         gain = means[row["test_set"], "mixed"] - means[row["test_set"], "augmented"]
         assert np.isclose(row["gain_points"]["estimate"], 100 * gain)
+
+
+def test_accuracy_is_told_by_intensity_where_that_is_known(found):
+    cells, table, folder, tests, summary = found
+    assert "intensity" not in summary
+    lab = tests["lab"]
+    strength = np.random.default_rng(0).uniform(0.6, 1.1, len(lab))
+    known = tests | {"lab": Faces(lab.images, lab.table.assign(intensity=strength), lab.origin)}
+    told = answer.by_intensity(answer.group(cells, n_real=24), folder, known, 1, n_bins=2, resamples=50)
+    assert set(told) == {"lab"} and json.loads(json.dumps(told)) == told
+    rows = [row for row in told["lab"]["accuracy"] if row["arm"] == "mixed"]
+    of_mixed = table.query("arm == 'mixed' and ratio == 1 and n_real == 24 and stopping == 'updates' and weight == 1"
+                           " and split_seed == train_seed and generator_seed == train_seed and test_set == 'lab'")["accuracy"]
+    assert len(rows) == 2 and np.isclose(np.average([row["accuracy"] for row in rows], weights=[row["images"] for row in rows]),
+                                         of_mixed.mean())
 
 
 def test_a_small_plan_has_a_small_answer(found):
