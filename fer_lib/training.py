@@ -163,7 +163,7 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
                    penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
-                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=50.0,
+                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=100.0,
                    augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50, checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
@@ -174,7 +174,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     faces : Faces [n]. steps : int, updates of each network. image_options : dict of expression_flow.Generator's
     width, n_blocks and residual_scale, and of Discriminator's critic_width.
     lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
-    warm_up : updates in which the discriminator learns the labels of real faces before the first step.
+    warm_up : updates, before the first step, in which the discriminator learns the labels of real faces and, where there
+    are sequences, the generator learns from them.
     gamma : weight of R1 and R2, at every `penalty_interval`-th step. weight_class : of the label logits in the
     generator's loss. weight_self : of the change made when a face is asked for the expression that it has.
     weight_partner : of the difference in detail to the real face that it is compared with, where that shows the same
@@ -208,12 +209,27 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         shared, by_label = discriminator(augment.diff_augment(image, policy=augmentation))
         return shared + by_label.gather(1, label[:, None])[:, 0], by_label
 
-    def teach_labels():
-        optimiser = adam(discriminator, lr=lr, betas=(0.9, 0.99))  # momentum leaves the plateau of guessing sooner
-        for _ in range(warm_up):
+    def from_sequences():
+        frame, takes, label = draw_sequence()
+        latent = torch.randn(batch_size, generator.latent_size).to(device)
+        flow, residual = generator.change(frame, label, latent=latent)
+        difference = losses.nearest_difference(expression_flow.apply_change(frame, flow, residual), takes)
+        return difference, penalties(flow, residual)
+
+    def penalties(flow, residual):
+        return {"generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().pow(residual_power).mean()}
+
+    def warm():
+        optimiser, other = (adam(network, lr=lr, betas=(0.9, 0.99)) for network in (discriminator, generator))
+        for _ in range(warm_up):  # momentum leaves the plateau of guessing sooner
             real, source, *labels_drawn, _, _ = draw()
             image, label = torch.cat([real, source]), torch.cat(labels_drawn)
             update(optimiser, F.cross_entropy(see(image, label)[1], label), discriminator)
+            if draw_sequence:
+                difference, uneven = from_sequences()
+                update(other, weight_sequence * difference + weight_smooth * uneven["generator_smooth"] +
+                       weight_residual * uneven["generator_residual"], generator)
+        follow(ema, generator, keep=0.0)
 
     def teach_discriminator(number):
         real, source, label, _, _, latent = draw()
@@ -241,12 +257,10 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                  "generator_class": F.cross_entropy(by_label, label),
                  "generator_self": mean_where(same, (fake - source).abs()),
                  "generator_partner": mean_where(same_person, losses.detail_difference(fake, real)),
-                 "generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().pow(residual_power).mean()}
+                 **penalties(flow, residual)}
         weights = [1.0, weight_class, weight_self, weight_partner, weight_smooth, weight_residual]
         if draw_sequence:
-            frame, takes, wanted = draw_sequence()
-            latent = torch.randn(batch_size, generator.latent_size).to(device)
-            terms["generator_sequence"] = losses.nearest_difference(generator(frame, wanted, latent=latent), takes)
+            terms["generator_sequence"], _ = from_sequences()
             weights.append(weight_sequence)
         update(optimisers[0], sum(w * term for w, term in zip(weights, terms.values(), strict=True)), generator)
         return terms
@@ -255,7 +269,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         for optimiser, rate in zip(optimisers, rates):
             optimiser.param_groups[0]["lr"] = rate * min(1.0, 2 * (1 - number / steps))
         if number == 0:
-            teach_labels()
+            warm()
         terms = teach_discriminator(number) | teach_generator()
         seen = (number + 1) * batch_size
         follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
