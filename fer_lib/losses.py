@@ -67,15 +67,12 @@ def detail_difference(image, other):
     return F.avg_pool2d(difference - light, 2).abs()
 
 
-def nearest_difference(image, takes):
-    """Mean absolute difference of an image to several true ones, each patch of it to the nearest of them: scalar.
+def latent_divergence(mean, log_spread):
+    """Kullback-Leibler divergence of normal distributions from the standard normal one, in nats, mean over the batch.
 
-    image : float [B, C, H, W]. takes : float [B, K, C, H, W]. A patch is a quarter of the image high and wide, and
-    overlaps its neighbours by half; so mouth and brows may follow different takes, but neither the mean of several.
+    mean, log_spread : float [B, latent_size], of independent normal distributions. Source: Kingma and Welling 2014, appendix B.
     """
-    difference = (image[:, None] - takes).abs().mean(2)
-    side = image.shape[2] // 4
-    return F.avg_pool2d(difference, side, stride=max(1, side // 2)).amin(1).mean()
+    return (0.5 * (mean.square() + (2 * log_spread).exp() - 1) - log_spread).sum(1).mean()
 
 
 def stargan_discriminator(discriminator, real, label, fake, mix, *, weight_class=1.0, weight_gradient=10.0):

@@ -163,7 +163,7 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
                    penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
-                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=100.0,
+                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=100.0, weight_latent=0.01,
                    augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50, checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
@@ -183,11 +183,12 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     weight_smooth, weight_residual : of an uneven flow and of the residual's mean size, to the power residual_power: 1
     allows few large values, specks, more readily than many small ones; 2 the other way round.
     sequences : Faces with a column `sequence`, or None: pictures of a person in one pose and light, as frames of one
-    recording. weight_sequence : of the difference, see losses.nearest_difference, between a frame that was given
-    another expression and those frames of its sequence that show it. Without sequences nothing of this is drawn.
+    recording. From two of them an encoder tells the latent, how the expression is shown, with which the generator then
+    makes the second out of the first. weight_sequence : of the mean absolute difference that is left. weight_latent :
+    of the latents' divergence from those that are drawn for new faces. Without sequences nothing of this is drawn.
     Other arguments, and what comes back, as in `train_identity_gan`.
     Raises FerError when an expression has no image.
-    Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection).
+    Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection); Zhu et al. 2017 (cVAE-GAN, for sequences).
     """
     empty = faces.counts().loc[lambda count: count == 0].index.tolist()
     if empty:
@@ -198,8 +199,13 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     d_options = {key: value for key, value in given.items() if key in ("channels", "critic_width")}
     generator, discriminator = seeded(lambda: (expression_flow.Generator(**g_options), expression_flow.Discriminator(
         image_size=faces.image_size, **d_options)), seed, device)
+    taught, encoder = generator, None
+    if sequences is not None:
+        encoder, = seeded(lambda: [expression_flow.Encoder(image_size=faces.image_size, channels=faces.channels,
+                                                           latent_size=generator.latent_size)], seed, device)
+        taught = torch.nn.ModuleList([generator, encoder])
     rates = (lr / 2, lr * penalty_interval / (penalty_interval + 1))
-    optimisers = (adam(generator, lr=lr / 2, betas=(0.0, 0.99)),
+    optimisers = (adam(taught, lr=lr / 2, betas=(0.0, 0.99)),
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     draw = pair_drawer(faces, batch_size, generator.latent_size, device)
@@ -210,25 +216,26 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         return shared + by_label.gather(1, label[:, None])[:, 0], by_label
 
     def from_sequences():
-        frame, takes, label = draw_sequence()
-        latent = torch.randn(batch_size, generator.latent_size).to(device)
+        frame, shown, label = draw_sequence()
+        mean, log_spread = encoder(frame, shown)
+        latent = mean + log_spread.exp() * torch.randn(mean.shape).to(device)
         flow, residual = generator.change(frame, label, latent=latent)
-        difference = losses.nearest_difference(expression_flow.apply_change(frame, flow, residual), takes)
-        return difference, penalties(flow, residual)
+        difference = (expression_flow.apply_change(frame, flow, residual) - shown).abs().mean()
+        return {"generator_sequence": difference, "generator_latent": losses.latent_divergence(mean, log_spread),
+                **penalties(flow, residual)}
 
     def penalties(flow, residual):
         return {"generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().pow(residual_power).mean()}
 
     def warm():
-        optimiser, other = (adam(network, lr=lr, betas=(0.9, 0.99)) for network in (discriminator, generator))
+        optimiser, other = (adam(network, lr=lr, betas=(0.9, 0.99)) for network in (discriminator, taught))
         for _ in range(warm_up):  # momentum leaves the plateau of guessing sooner
             real, source, *labels_drawn, _, _ = draw()
             image, label = torch.cat([real, source]), torch.cat(labels_drawn)
             update(optimiser, F.cross_entropy(see(image, label)[1], label), discriminator)
             if draw_sequence:
-                difference, uneven = from_sequences()
-                update(other, weight_sequence * difference + weight_smooth * uneven["generator_smooth"] +
-                       weight_residual * uneven["generator_residual"], generator)
+                weights = (weight_sequence, weight_latent, weight_smooth, weight_residual)
+                update(other, sum(w * term for w, term in zip(weights, from_sequences().values(), strict=True)), taught)
         follow(ema, generator, keep=0.0)
 
     def teach_discriminator(number):
@@ -260,9 +267,9 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                  **penalties(flow, residual)}
         weights = [1.0, weight_class, weight_self, weight_partner, weight_smooth, weight_residual]
         if draw_sequence:
-            terms["generator_sequence"], _ = from_sequences()
-            weights.append(weight_sequence)
-        update(optimisers[0], sum(w * term for w, term in zip(weights, terms.values(), strict=True)), generator)
+            terms = from_sequences() | terms
+            weights = [weight_sequence, weight_latent, *weights[-2:], *weights[:-2]]
+        update(optimisers[0], sum(w * term for w, term in zip(weights, terms.values(), strict=True)), taught)
         return terms
 
     def step(number):
@@ -276,7 +283,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         return {name: term.detach() for name, term in terms.items()}
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
-             "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
+             "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"encoder": encoder} if encoder else {})
     history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
                    log_every=log_every, checkpoint_every=checkpoint_every)
     save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces, sequences=sequences)
@@ -305,12 +312,11 @@ def pair_drawer(faces, batch_size, latent_size, device):
 
 
 def sequence_drawer(faces, batch_size, device):
-    """A function that draws frames and what other frames of their sequences show, half of each mirrored.
+    """A function that draws two frames of each of some sequences, the same half of the pairs mirrored.
 
     faces : Faces with the columns subject and sequence. Sequences, and the expressions in them, are drawn equally often.
-    It returns frames, float [B, C, H, W] on `device`; the frames of the same sequence with another (or the same)
-    expression, float [B, K, C, H, W], repeated where there are fewer than K, the most that there are; and that
-    expression, int64 [B].
+    It returns the first and the second frames, float [B, C, H, W] each on `device`, and the expressions of the second,
+    int64 [B].
     Raises FerError when no sequence shows two expressions.
     """
     if "sequence" not in faces.table:
@@ -329,11 +335,11 @@ def sequence_drawer(faces, batch_size, device):
     def draw():
         place = torch.randint(len(frames), [batch_size])
         given, wanted = torch.multinomial(present[place], 2, replacement=True).unbind(1)
-        rows = torch.cat([frames[place, given, torch.randint(n_takes, [batch_size])][:, None], frames[place, wanted]], 1)
-        pictures = to_device(images[rows.flatten()], device).unflatten(0, rows.shape)
-        pictures = augment.mirror(pictures.flatten(1, 2)).unflatten(1, [1 + n_takes, -1])
-        frame = pictures[:, 0].contiguous(memory_format=torch.channels_last)
-        return frame, pictures[:, 1:], wanted.to(device)
+        take = torch.randint(n_takes, [2, batch_size])
+        rows = torch.stack([frames[place, given, take[0]], frames[place, wanted, take[1]]], 1)
+        pairs = augment.mirror(to_device(images[rows.flatten()], device).unflatten(0, rows.shape).flatten(1, 2))
+        pairs = pairs.unflatten(1, [2, -1]).unbind(1)
+        return *(frame.contiguous(memory_format=torch.channels_last) for frame in pairs), wanted.to(device)
 
     return draw
 

@@ -84,9 +84,9 @@ def test_detail_does_not_see_the_light_but_a_moved_mouth():
     assert losses.detail_difference(moved, face).mean() > 0.05
 
 
-def test_each_patch_is_compared_with_the_nearest_take():
-    takes = torch.zeros(1, 2, 1, 32, 32)
-    takes[0, 0, :, :16], takes[0, 1, :, 16:] = 1, 1  # one take has the upper half lit, the other the lower one
-    assert losses.nearest_difference(takes[:, 0], takes) == 0
-    assert losses.nearest_difference(torch.zeros(1, 1, 32, 32), takes) < 0.1  # half of each take, but for the seam
-    assert math.isclose(losses.nearest_difference(torch.full((1, 1, 32, 32), 0.5), takes), 0.5, rel_tol=1e-6)
+def test_latents_of_the_standard_normal_diverge_by_nothing_and_others_as_torch_says():
+    assert losses.latent_divergence(torch.zeros(2, 3), torch.zeros(2, 3)) == 0
+    mean, log_spread = torch.randn(5, 3), torch.randn(5, 3)
+    given, standard = torch.distributions.Normal(mean, log_spread.exp()), torch.distributions.Normal(0.0, 1.0)
+    wanted = torch.distributions.kl_divergence(given, standard).sum(1).mean()
+    assert math.isclose(losses.latent_divergence(mean, log_spread), wanted, rel_tol=1e-5)

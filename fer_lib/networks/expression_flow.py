@@ -117,6 +117,26 @@ def apply_change(image, flow, residual, *, intensity=1.0):
     return moved + intensity * residual
 
 
+class Encoder(nn.Module):
+    """Tells from two frames of one sequence how the second shows its expression; used in training alone.
+
+    image_size, channels, critic_width : as of pooling.Features. latent_size : of the Generator.
+    Source: Zhu et al., "Toward Multimodal Image-to-Image Translation", NeurIPS 2017 (arXiv 1711.11586), the encoder of cVAE-GAN.
+    """
+
+    def __init__(self, *, image_size, channels=1, latent_size=8, critic_width=16):
+        super().__init__()
+        self.features = pooling.Features(image_size=image_size, channels=2 * channels, critic_width=critic_width)
+        self.output = nn.Linear(8 * critic_width, 2 * latent_size)
+        pooling.initialise(self)
+        nn.init.zeros_(self.output.weight)
+
+    def forward(self, frame, shown):
+        """frame, shown : float [B, channels, H, W] in -1..1. Returns mean and logarithm of the spread of the latent,
+        float [B, latent_size] each."""
+        return self.output(self.features(torch.cat([frame, shown - frame], 1))).chunk(2, 1)
+
+
 class Discriminator(nn.Module):
     """A pooling.Features, a verdict on the face, and a projection on its label; arguments as there."""
 
