@@ -89,7 +89,7 @@ RANGES = {
     "*kimg": POSITIVE,
     "updates_per_epoch": NOT_NEGATIVE, "paper_steps": NOT_NEGATIVE, "study_looks": COUNT,
     "n_blocks": NOT_NEGATIVE, "n_sequence_subjects": NOT_NEGATIVE, "residual_scale": Range(choices=(1, 2)),
-    "flow_scale": Range(choices=(2, 4)), "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
+    "flow_scale": Range(choices=(2, 4)), "bank_spare": Range(low=1, high=10), "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
     "*epochs": COUNT, "*updates": COUNT, "*batch_size": COUNT, "*_channels": COUNT, "*_dim": COUNT,
     "*_blocks": COUNT, "*_layers": COUNT, "*_every": COUNT, "*_interval": COUNT, "patience": COUNT,
     "resamples": COUNT,

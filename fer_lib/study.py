@@ -292,18 +292,18 @@ def _checked(block):
     return block
 
 
-def bank_needed(cells, *, first=(1.0, 1.0), keep_share=1.0):
+def bank_needed(cells, *, first=(1.0, 1.0), keep_share=1.0, spare=1.1):
     """The generated faces that a plan draws from.
 
     first : intensity and truncation of the faces that come first, which are those to be judged.
-    keep_share : fraction of them that a selector keeps, for `mixed_filtered`; near-duplicates may go too, so a tenth
-        more is asked for.
+    keep_share : fraction of them that a selector keeps, for `mixed_filtered`. spare : near-duplicates may go too, so
+        this many times as many are asked for.
     Returns a list of dicts seed, intensity, truncation, n_identities.
     """
     needed = {}
     for cell in cells:
         if ARMS[cell.arm].uses_bank:
-            share = keep_share / 1.1 if cell.arm == "mixed_filtered" else 1
+            share = keep_share / spare if cell.arm == "mixed_filtered" else 1
             key = (cell.intensity, cell.truncation, cell.generator_seed)
             needed[key] = max(needed.get(key, 1), math.ceil(cell.n_generated / len(EXPRESSIONS) / share))
     order = sorted(needed, key=lambda key: (key[:2] != first, key))
