@@ -79,6 +79,8 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
     looking = _ship_referee(workspace.require("referee").path, workspace.require("quality").path, folder)
     trained_on = weights.read_metadata(folder / "identity.safetensors")["trained_on"]
     subjects = f"{len(trained_on['subjects'])} people" if trained_on["subjects"] else "unnamed people"
+    n_frames = weights.read_metadata(folder / "expression.safetensors")["trained_on"].get("n_sequences", 0)
+    subjects += f", and the expression GAN on {n_frames} frames of sequences of others" if n_frames else ""
     data, licence = DATA.get(dataset, (f"the data set {dataset}", "As the data set's."))
     card = CARD.format(dataset=dataset, profile=profile, networks="\n".join(networks), referees=looking,
                        n=trained_on["n"], origin=trained_on["origin"], subjects=subjects, data=data, licence=licence,

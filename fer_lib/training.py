@@ -117,9 +117,7 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
     Raises FerError when an expression has no image.
     Source: Choi et al. 2018, sections 3 and 4; settings of Gholipour Picha et al. 2023.
     """
-    empty = faces.counts().loc[lambda count: count == 0].index.tolist()
-    if empty:
-        raise FerError(f"The expression GAN needs images of all seven expressions; none shows {', '.join(empty)}.")
+    check_expressions(faces)
     device = engine.device(device)
     options = {"channels": faces.channels, **(image_options or {})}
     critic_options = {"image_size": faces.image_size, **{k: v for k, v in options.items() if k != "n_blocks"}}
@@ -163,8 +161,9 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
                    penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
-                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=100.0, weight_latent=0.01,
-                   augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50, checkpoint_every=200):
+                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=100.0,
+                   weight_latent=0.01, augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50,
+                   checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
     The discriminator compares a generated face with a real one of the same expression (relativistic pairing);
@@ -172,7 +171,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     known, the real face is one of the same person if there is one, so that the pair differs in nothing but what
     it should.
     faces : Faces [n]. steps : int, updates of each network. image_options : dict of expression_flow.Generator's
-    width, n_blocks and residual_scale, and of Discriminator's critic_width.
+    width, n_blocks, residual_scale and flow_scale, and of Discriminator's critic_width.
     lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
     warm_up : updates, before the first step, in which the discriminator learns the labels of real faces and, where there
     are sequences, the generator learns from them.
@@ -190,42 +189,27 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     Raises FerError when an expression has no image.
     Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection); Zhu et al. 2017 (cVAE-GAN, for sequences).
     """
-    empty = faces.counts().loc[lambda count: count == 0].index.tolist()
-    if empty:
-        raise FerError(f"The expression GAN needs images of all seven expressions; none shows {', '.join(empty)}.")
+    check_expressions(faces)
     device = engine.device(device)
-    given = {"channels": faces.channels, **(image_options or {})}
-    g_options = {key: value for key, value in given.items() if key != "critic_width"}
-    d_options = {key: value for key, value in given.items() if key in ("channels", "critic_width")}
-    generator, discriminator = seeded(lambda: (expression_flow.Generator(**g_options), expression_flow.Discriminator(
-        image_size=faces.image_size, **d_options)), seed, device)
-    taught, encoder = generator, None
-    if sequences is not None:
-        encoder, = seeded(lambda: [expression_flow.Encoder(image_size=faces.image_size, channels=faces.channels,
-                                                           latent_size=generator.latent_size)], seed, device)
-        taught = torch.nn.ModuleList([generator, encoder])
+    generator, discriminator, g_options = flow_networks(faces, image_options or {}, seed, device)
+    encoder = None if sequences is None else sequence_encoder(faces, generator.latent_size, seed, device)
+    taught = torch.nn.ModuleList([generator, encoder]) if encoder else generator
+    weights = {"generator": 1.0, "generator_class": weight_class, "generator_self": weight_self,
+               "generator_partner": weight_partner, "generator_smooth": weight_smooth, "generator_residual": weight_residual,
+               "generator_sequence": weight_sequence, "generator_latent": weight_latent}
     rates = (lr / 2, lr * penalty_interval / (penalty_interval + 1))
     optimisers = (adam(taught, lr=lr / 2, betas=(0.0, 0.99)),
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     draw = pair_drawer(faces, batch_size, generator.latent_size, device)
-    draw_sequence = None if sequences is None else sequence_drawer(sequences, batch_size, device)
+    draw_sequence = sequence_drawer(sequences, batch_size, device) if encoder else None
+
+    def weighted(terms):
+        return sum(weights[name] * term for name, term in terms.items())
 
     def see(image, label):
         shared, by_label = discriminator(augment.diff_augment(image, policy=augmentation))
         return shared + by_label.gather(1, label[:, None])[:, 0], by_label
-
-    def from_sequences():
-        frame, shown, label = draw_sequence()
-        mean, log_spread = encoder(frame, shown)
-        latent = mean + log_spread.exp() * torch.randn(mean.shape).to(device)
-        flow, residual = generator.change(frame, label, latent=latent)
-        difference = (expression_flow.apply_change(frame, flow, residual) - shown).abs().mean()
-        return {"generator_sequence": difference, "generator_latent": losses.latent_divergence(mean, log_spread),
-                **penalties(flow, residual)}
-
-    def penalties(flow, residual):
-        return {"generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().pow(residual_power).mean()}
 
     def warm():
         optimiser, other = (adam(network, lr=lr, betas=(0.9, 0.99)) for network in (discriminator, taught))
@@ -233,9 +217,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
             real, source, *labels_drawn, _, _ = draw()
             image, label = torch.cat([real, source]), torch.cat(labels_drawn)
             update(optimiser, F.cross_entropy(see(image, label)[1], label), discriminator)
-            if draw_sequence:
-                weights = (weight_sequence, weight_latent, weight_smooth, weight_residual)
-                update(other, sum(w * term for w, term in zip(weights, from_sequences().values(), strict=True)), taught)
+            if encoder:
+                update(other, weighted(sequence_terms(generator, encoder, *draw_sequence(), residual_power)), taught)
         follow(ema, generator, keep=0.0)
 
     def teach_discriminator(number):
@@ -253,23 +236,10 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         return terms
 
     def teach_generator():
-        real, source, label, source_label, same_person, latent = draw()
-        flow, residual = generator.change(source, label, latent=latent)
-        fake = expression_flow.apply_change(source, flow, residual)
-        with torch.no_grad():
-            real_logits, _ = see(real, label)
-        logits, by_label = see(fake, label)
-        same = (label == source_label).float()
-        terms = {"generator": losses.relativistic_generator(real_logits, logits),
-                 "generator_class": F.cross_entropy(by_label, label),
-                 "generator_self": mean_where(same, (fake - source).abs()),
-                 "generator_partner": mean_where(same_person, losses.detail_difference(fake, real)),
-                 **penalties(flow, residual)}
-        weights = [1.0, weight_class, weight_self, weight_partner, weight_smooth, weight_residual]
-        if draw_sequence:
-            terms = from_sequences() | terms
-            weights = [weight_sequence, weight_latent, *weights[-2:], *weights[:-2]]
-        update(optimisers[0], sum(w * term for w, term in zip(weights, terms.values(), strict=True)), taught)
+        terms = pair_terms(generator, see, *draw(), residual_power)
+        if encoder:  # the penalties are those of the pairs
+            terms = sequence_terms(generator, encoder, *draw_sequence(), residual_power) | terms
+        update(optimisers[0], weighted(terms), taught)
         return terms
 
     def step(number):
@@ -288,6 +258,64 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                    log_every=log_every, checkpoint_every=checkpoint_every)
     save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces, sequences=sequences)
     return history
+
+
+def check_expressions(faces):
+    """Raise FerError when one of the seven expressions has no image."""
+    empty = faces.counts().loc[lambda count: count == 0].index.tolist()
+    if empty:
+        raise FerError(f"The expression GAN needs images of all seven expressions; none shows {', '.join(empty)}.")
+
+
+def flow_networks(faces, image_options, seed, device):
+    """Generator and discriminator of expression_flow for faces of this size, and the generator's options."""
+    given = {"channels": faces.channels, **image_options}
+    g_options = {key: value for key, value in given.items() if key != "critic_width"}
+    d_options = {key: value for key, value in given.items() if key in ("channels", "critic_width")}
+    return *seeded(lambda: (expression_flow.Generator(**g_options), expression_flow.Discriminator(
+        image_size=faces.image_size, **d_options)), seed, device), g_options
+
+
+def sequence_encoder(faces, latent_size, seed, device):
+    """The network that tells, while the generator learns from sequences, how an expression is shown."""
+    return seeded(lambda: [expression_flow.Encoder(image_size=faces.image_size, channels=faces.channels,
+                                                   latent_size=latent_size)], seed, device)[0]
+
+
+def pair_terms(generator, see, real, source, label, source_label, same_person, latent, residual_power):
+    """Terms of the generator's loss on the pairs of `pair_drawer`: dict of scalars.
+
+    see : function (image, label) that returns the discriminator's verdicts [B] and its label logits [B, 7].
+    """
+    flow, residual = generator.change(source, label, latent=latent)
+    fake = expression_flow.apply_change(source, flow, residual)
+    with torch.no_grad():
+        real_logits, _ = see(real, label)
+    logits, by_label = see(fake, label)
+    same = (label == source_label).float()
+    return {"generator": losses.relativistic_generator(real_logits, logits),
+            "generator_class": F.cross_entropy(by_label, label),
+            "generator_self": mean_where(same, (fake - source).abs()),
+            "generator_partner": mean_where(same_person, losses.detail_difference(fake, real)),
+            **change_penalties(flow, residual, residual_power)}
+
+
+def sequence_terms(generator, encoder, frame, shown, label, residual_power):
+    """Terms of the generator's loss on frames that are to become other frames of their sequences: dict of scalars.
+
+    frame, shown : float [B, C, H, W]; label : int64 [B], the expressions of `shown`. Source: Zhu et al. 2017 (cVAE-GAN).
+    """
+    mean, log_spread = encoder(frame, shown)
+    latent = mean + log_spread.exp() * torch.randn(mean.shape).to(mean.device)
+    flow, residual = generator.change(frame, label, latent=latent)
+    difference = (expression_flow.apply_change(frame, flow, residual) - shown).abs().mean()
+    return {"generator_sequence": difference, "generator_latent": losses.latent_divergence(mean, log_spread),
+            **change_penalties(flow, residual, residual_power)}
+
+
+def change_penalties(flow, residual, power):
+    """How uneven a flow is, and the mean size of a residual to a power: dict of scalars."""
+    return {"generator_smooth": losses.flow_smoothness(flow), "generator_residual": residual.abs().pow(power).mean()}
 
 
 def pair_drawer(faces, batch_size, latent_size, device):

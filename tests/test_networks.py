@@ -91,7 +91,8 @@ def flow_gan(**options):
 @pytest.mark.parametrize("image_size", [32, 48, 256])
 def test_the_flow_gan_takes_sizes_and_channels(image_size, channels):
     images, label = torch.rand(2, channels, image_size, image_size) * 2 - 1, torch.tensor([0, 6])
-    assert flow_gan(channels=channels)(images, label).shape == images.shape
+    for scale in (4, 2):
+        assert flow_gan(channels=channels, flow_scale=scale)(images, label).shape == images.shape
     shared, by_label = expression_flow.Discriminator(image_size=image_size, channels=channels, critic_width=4)(images)
     assert shared.shape == (2,) and by_label.shape == (2, 7)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from PIL import Image
 
 import run_all
 from fer_lib import report, runs
@@ -71,6 +72,14 @@ def test_every_figure_is_there_once_with_words_for_those_who_do_not_see_it(proje
     images = Elements(page_of(project, profile)).all("img")
     assert len(images) == len(list((project / "figures" / profile).glob("*.png")))
     assert all(len(image["alt"]) > 20 for image in images)
+
+
+def test_the_declared_comparison_comes_before_other_sizes(tmp_path):
+    for name in ("study_gains_test_n120", "study_gains_test", "study_intensity_lab"):
+        Image.new("L", (4, 4)).save(tmp_path / f"{name}.png")
+    captions = [figure["caption"] for figure in report.sections(tmp_path, "real")["answer"]]
+    assert captions[0].endswith("test set test") and "another number of real faces" in captions[1]
+    assert captions[2].endswith("test set lab")
 
 
 def test_the_words_kept_in_a_figure_are_its_alt_text(project, monkeypatch):
