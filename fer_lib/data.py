@@ -35,13 +35,16 @@ def prepare(folder, *, dataset, data_root, pool_dataset, pool_root, image_size, 
     Returns nothing; `load` reads what was written.
     Raises FerError for bad input, and LeakError when parts share a subject or a picture.
     """
+    if n_sequence_subjects and (dataset != BUILT_IN or pool_dataset):
+        raise FerError("Sequences can be rendered for the GANs of built-in faces alone: set n_sequence_subjects to 0 for "
+                       f"{pool_dataset or dataset!r}.")
     size = {"image_size": image_size, "channels": channels}
     counts = {"n_train_per_class": n_train_per_class, "n_validation_per_class": n_validation_per_class,
               "n_test_per_class": n_test_per_class}
     if dataset == BUILT_IN:
         parts, notes = rendered_parts(**size, **counts, takes_per_subject=takes_per_subject, seed=seed,
                                       n_pool_subjects=0 if pool_dataset else n_pool_subjects, pool_takes=pool_takes,
-                                      n_sequence_subjects=0 if pool_dataset else n_sequence_subjects)
+                                      n_sequence_subjects=n_sequence_subjects)
     else:
         parts, notes = read_parts(dataset, data_root, **size, **counts, align=align, seed=seed,
                                   pool=not pool_dataset)

@@ -65,7 +65,6 @@ def train(pool, folder, *, epochs=20, seed=100, device="auto"):
     pool : Faces, real or rendered; only where it shows several people, each named, is there an embedder.
     epochs : passes over the pool, of the judge and the selector. seed : int; each network has one of its own.
     """
-    options = {"channels": pool.channels}
     makers = {
         "judge": lambda: metrics.train_judge(pool, seed=seed, epochs=epochs, device=device),
         "selector": lambda: selection.train_selector(pool, seed=seed + 1, epochs=epochs, device=device),
@@ -75,7 +74,7 @@ def train(pool, folder, *, epochs=20, seed=100, device="auto"):
         if Path(folder, f"{name}.safetensors").is_file() or (name == "embedder" and ("" in people or len(people) < 2)):
             continue
         network = make()
-        weights.save_weights(network, folder, name=name, kind=name, faces=pool, options=options | network.options)
+        weights.save_weights(network, folder, name=name, kind=name, faces=pool, options=network.options)
 
 
 def shipped(choice, *, dataset, faces):

@@ -46,6 +46,13 @@ def test_people_of_sequences_are_nobody_elses_and_keep_their_pose(tmp_path):
     assert len(np.unique(pool, axis=0)) == len(pool)
 
 
+@pytest.mark.parametrize("other", [{"dataset": "fer2013"}, {"pool_dataset": "fer2013", "pool_root": "there"}])
+def test_sequences_of_other_faces_are_refused(tmp_path, other):
+    with pytest.raises(FerError, match="n_sequence_subjects"):
+        data.prepare(tmp_path / "out", **{**WHOLE, **other}, **SMALL, n_sequence_subjects=2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_everything_built_in_is_called_rendered(parts):
     assert {part.origin for part in parts.values()} == {"rendered"}
     assert set(data.overview(parts)["origin"]) == {"rendered"}
