@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from fer_lib import augment, engine, losses
 from fer_lib.errors import FerError
+from fer_lib.faces import concatenate
 from fer_lib.labels import ALL_EXPRESSIONS
 from fer_lib.networks import expression_flow, pooling, stargan, stylegan2
 from fer_lib.weights import load_generator, save_weights  # noqa: F401, the generators that are trained here
@@ -162,7 +163,7 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
                    penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
                    weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=100.0,
-                   weight_latent=0.01, augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50,
+                   weight_latent=3e-4, augmentation=("shift",), ema_kimg=2.0, device="auto", log_every=50,
                    checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
@@ -174,7 +175,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     width, n_blocks, residual_scale and flow_scale, and of Discriminator's critic_width.
     lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
     warm_up : updates, before the first step, in which the discriminator learns the labels of real faces and, where there
-    are sequences, the generator learns from them.
+    are sequences, the generator learns from them, at a rate of `lr` that falls to 0 over the second half.
     gamma : weight of R1 and R2, at every `penalty_interval`-th step. weight_class : of the label logits in the
     generator's loss. weight_self : of the change made when a face is asked for the expression that it has.
     weight_partner : of the difference in detail to the real face that it is compared with, where that shows the same
@@ -183,8 +184,9 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     allows few large values, specks, more readily than many small ones; 2 the other way round.
     sequences : Faces with a column `sequence`, or None: pictures of a person in one pose and light, as frames of one
     recording. From two of them an encoder tells the latent, how the expression is shown, with which the generator then
-    makes the second out of the first. weight_sequence : of the mean absolute difference that is left. weight_latent :
-    of the latents' divergence from those that are drawn for new faces. Without sequences nothing of this is drawn.
+    makes the second out of the first. The discriminator compares them too: there a pair differs in nothing but what it
+    should. weight_sequence : of the mean absolute difference that is left, and, times weight_latent, of the latents'
+    divergence, in nats, from those that are drawn for new faces. Without sequences nothing of this is drawn.
     Other arguments, and what comes back, as in `train_identity_gan`.
     Raises FerError when an expression has no image.
     Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection); Zhu et al. 2017 (cVAE-GAN, for sequences).
@@ -196,12 +198,12 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     taught = torch.nn.ModuleList([generator, encoder]) if encoder else generator
     weights = {"generator": 1.0, "generator_class": weight_class, "generator_self": weight_self,
                "generator_partner": weight_partner, "generator_smooth": weight_smooth, "generator_residual": weight_residual,
-               "generator_sequence": weight_sequence, "generator_latent": weight_latent}
+               "generator_sequence": weight_sequence, "generator_latent": weight_sequence * weight_latent}
     rates = (lr / 2, lr * penalty_interval / (penalty_interval + 1))
     optimisers = (adam(taught, lr=lr / 2, betas=(0.0, 0.99)),
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
-    draw = pair_drawer(faces, batch_size, generator.latent_size, device)
+    draw = pair_drawer(concatenate([faces, sequences]) if encoder else faces, batch_size, generator.latent_size, device)
     draw_sequence = sequence_drawer(sequences, batch_size, device) if encoder else None
 
     def weighted(terms):
@@ -213,11 +215,12 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 
     def warm():
         optimiser, other = (adam(network, lr=lr, betas=(0.9, 0.99)) for network in (discriminator, taught))
-        for _ in range(warm_up):  # momentum leaves the plateau of guessing sooner
+        for number in range(warm_up):  # momentum leaves the plateau of guessing sooner
             real, source, *labels_drawn, _, _ = draw()
             image, label = torch.cat([real, source]), torch.cat(labels_drawn)
             update(optimiser, F.cross_entropy(see(image, label)[1], label), discriminator)
             if encoder:
+                other.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - number / warm_up))
                 update(other, weighted(sequence_terms(generator, encoder, *draw_sequence(), residual_power)), taught)
         follow(ema, generator, keep=0.0)
 
@@ -303,10 +306,12 @@ def pair_terms(generator, see, real, source, label, source_label, same_person, l
 def sequence_terms(generator, encoder, frame, shown, label, residual_power):
     """Terms of the generator's loss on frames that are to become other frames of their sequences: dict of scalars.
 
+    Half of them are made the typical way, without being told how the expression is shown: it becomes the median of the ways.
     frame, shown : float [B, C, H, W]; label : int64 [B], the expressions of `shown`. Source: Zhu et al. 2017 (cVAE-GAN).
     """
     mean, log_spread = encoder(frame, shown)
     latent = mean + log_spread.exp() * torch.randn(mean.shape).to(mean.device)
+    latent = latent * torch.randint(2, (len(latent), 1)).to(latent)
     flow, residual = generator.change(frame, label, latent=latent)
     difference = (expression_flow.apply_change(frame, flow, residual) - shown).abs().mean()
     return {"generator_sequence": difference, "generator_latent": losses.latent_divergence(mean, log_spread),
