@@ -203,6 +203,29 @@ def test_sequences_teach_the_flow_gan_and_are_remembered_as_seen(tmp_path):
         check_unseen(seen, {"test": make_sequences()}, name="it")
 
 
+def test_half_of_the_frames_teach_the_typical_way():
+    class Unchanged:
+        def change(self, image, label, *, latent):
+            self.latent = latent
+            return image.new_zeros(len(image), 2, 32, 32), torch.zeros_like(image)
+
+    frame, shown = torch.zeros(400, 1, 32, 32), torch.full((400, 1, 32, 32), 0.5)
+    generator, known = Unchanged(), (torch.full((400, 8), 3.0), torch.full((400, 8), -9.0))  # mean, log of the spread
+    torch.manual_seed(0)
+    terms = training.sequence_terms(generator, lambda *_: known, frame, shown, torch.zeros(400, dtype=torch.int64), 2)
+    typical = generator.latent.eq(0).all(1)
+    assert 150 < typical.sum() < 250 and ((generator.latent[~typical] - 3).abs() < 0.01).all()
+    assert terms["generator_sequence"] == 0.5  # what was to become the other frame and did not change at all
+
+
+def test_the_discriminator_compares_frames_of_sequences_too(tmp_path, monkeypatch):
+    shown, draw = [], training.pair_drawer
+    monkeypatch.setattr(training, "pair_drawer", lambda faces, *rest: shown.append(len(faces)) or draw(faces, *rest))
+    train("flow", tmp_path / "without")
+    train("sequences", tmp_path / "with")
+    assert shown == [len(make_faces()), len(make_faces()) + len(make_sequences())]
+
+
 def test_sequences_without_a_name_or_with_one_expression_are_refused():
     with pytest.raises(FerError, match="column `sequence`"):
         training.sequence_drawer(make_faces(), 4, torch.device("cpu"))
