@@ -81,7 +81,7 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
 
     def step(number):
         for optimiser, rate in zip(optimisers, rates):
-            optimiser.param_groups[0]["lr"] = rate * (min(1.0, 2 * (1 - number / steps)) if decay else 1.0)
+            optimiser.param_groups[0]["lr"] = rate * (falling(number, steps) if decay else 1.0)
         real = to_device(images[torch.randint(len(images), [batch_size])], device)
         latent = torch.randn(2, batch_size, generator.latent_size).to(device)
         fake = generator(latent[0])
@@ -138,7 +138,7 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
     def step(number):
         for optimiser in optimisers:
-            optimiser.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - number / steps))
+            optimiser.param_groups[0]["lr"] = lr * falling(number, steps)
         for turn in range(discriminator_steps):
             real, label, target = draw()
             with torch.set_grad_enabled(turn == discriminator_steps - 1):  # the last faces teach the generator too
@@ -213,16 +213,13 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         shared, by_label = discriminator(augment.diff_augment(image, policy=augmentation))
         return shared + by_label.gather(1, label[:, None])[:, 0], by_label
 
-    def warm():
-        optimiser, other = (adam(network, lr=lr, betas=(0.9, 0.99)) for network in (discriminator, taught))
-        for number in range(warm_up):  # momentum leaves the plateau of guessing sooner
-            real, source, *labels_drawn, _, _ = draw()
-            image, label = torch.cat([real, source]), torch.cat(labels_drawn)
-            update(optimiser, F.cross_entropy(see(image, label)[1], label), discriminator)
-            if encoder:
-                other.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - number / warm_up))
-                update(other, weighted(sequence_terms(generator, encoder, *draw_sequence(), residual_power)), taught)
-        follow(ema, generator, keep=0.0)
+    def label_loss():
+        real, source, *labels_drawn, _, _ = draw()
+        image, label = torch.cat([real, source]), torch.cat(labels_drawn)
+        return F.cross_entropy(see(image, label)[1], label)
+
+    def from_sequences():
+        return sequence_terms(generator, encoder, *draw_sequence(), residual_power)
 
     def teach_discriminator(number):
         real, source, label, _, _, latent = draw()
@@ -241,15 +238,16 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     def teach_generator():
         terms = pair_terms(generator, see, *draw(), residual_power)
         if encoder:  # the penalties are those of the pairs
-            terms = sequence_terms(generator, encoder, *draw_sequence(), residual_power) | terms
+            terms = from_sequences() | terms
         update(optimisers[0], weighted(terms), taught)
         return terms
 
     def step(number):
         for optimiser, rate in zip(optimisers, rates):
-            optimiser.param_groups[0]["lr"] = rate * min(1.0, 2 * (1 - number / steps))
+            optimiser.param_groups[0]["lr"] = rate * falling(number, steps)
         if number == 0:
-            warm()
+            warm(warm_up, lr, (discriminator, label_loss), *[(taught, lambda: weighted(from_sequences()))] if encoder else ())
+            follow(ema, generator, keep=0.0)
         terms = teach_discriminator(number) | teach_generator()
         seen = (number + 1) * batch_size
         follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
@@ -261,6 +259,25 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                    log_every=log_every, checkpoint_every=checkpoint_every)
     save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces, sequences=sequences)
     return history
+
+
+def warm(steps, lr, first, *others):
+    """Updates before the first step of a training; momentum leaves the plateau of guessing sooner.
+
+    first, others : (network, function that returns a loss on faces newly drawn) each; in every update each has its turn. The
+    learning rate of the others falls to 0 over the second half.
+    """
+    optimisers = [adam(network, lr=lr, betas=(0.9, 0.99)) for network, _ in (first, *others)]
+    for number in range(steps):
+        for optimiser in optimisers[1:]:
+            optimiser.param_groups[0]["lr"] = lr * falling(number, steps)
+        for optimiser, (network, loss) in zip(optimisers, (first, *others)):
+            update(optimiser, loss(), network)
+
+
+def falling(number, steps):
+    """Factor on a learning rate at the step `number` of `steps`: 1 over the first half, then evenly down to 0."""
+    return min(1.0, 2 * (1 - number / steps))
 
 
 def check_expressions(faces):
