@@ -27,6 +27,19 @@ def _seeds_agree(cell):
     return cell.split_seed == cell.generator_seed == cell.train_seed
 
 
+def check_plan(cells, *, n_real, headline_ratio, **usual):
+    """Raise FerError where a plan lacks the comparison that is to be the answer, before anything is trained.
+
+    cells : the plan. n_real, headline_ratio : of that comparison. usual : its intensity and truncation.
+    """
+    main = group(cells, n_real=n_real, **usual)
+    if not _has(main, "mixed", headline_ratio):
+        raise FerError(f"The plan has no arm mixed at the headline ratio {headline_ratio:g}: add it to arms and ratios, or "
+                       "set headline_ratio to one of the ratios.")
+    if not (_has(main, "real_long") or _has(main, "real")):
+        raise FerError("The plan has no arm without generated faces to compare with: add real_long to arms.")
+
+
 def rows_of(table, cells):
     """The rows of a study's table that belong to some of its cells."""
     names = ["arm", "ratio", "n_real", "split_seed", "generator_seed", "train_seed", "weight", "stopping", "intensity",
@@ -163,7 +176,8 @@ def worth(cells, folder, tests, n_real, ratio, usual):
 def _law(table, cells, test_set, usual):
     """curves.law over n_real, ratio and weight, or None where there are too few of them."""
     kept = [cell for cell in cells if cell.stopping == "updates" and _seeds_agree(cell)
-            and (cell.intensity, cell.truncation) == (usual.get("intensity", 1.0), usual.get("truncation", 1.0))]
+            and (not study.ARMS[cell.arm].uses_bank
+                 or (cell.intensity, cell.truncation) == (usual.get("intensity", 1.0), usual.get("truncation", 1.0)))]
     if len({(cell.n_real, cell.ratio, cell.weight) for cell in kept if cell.arm == "mixed"}) < 6:
         return None
     return statistics.law(statistics.gains_table(rows_of(table, kept), test_set=test_set))
@@ -232,7 +246,7 @@ def sentences(summary, origin="real"):
     others = [(name, summary["contrasts"][name]["gain_points"]) for name in ("generated", "augmented", "mixed_augmented", "external")
               if name in summary["contrasts"]]
     meaning = {"generated": "generated faces alone", "augmented": "classical augmentation alone",
-               "mixed_augmented": "both together", "external": "the faces that the GANs learned from, a ceiling,"}
+               "mixed_augmented": "both together", "external": "as many of the faces that the GANs learned from"}
     if others:
         told.append("Over the same baseline: " + "; ".join(
             f"{meaning[name]} {gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f})"

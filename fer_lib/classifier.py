@@ -24,7 +24,7 @@ CODES = list(range(len(EXPRESSIONS)))
 class Trained:
     """A trained classifier, in the state of its best epoch.
 
-    model : PaperCNN in evaluation mode, with the weights of the epoch with the lowest validation loss.
+    model : PaperCNN in evaluation mode, with the weights of the best epoch, see best_by of `train`.
     history : DataFrame, one row per epoch: epoch (from 1), train_loss, validation_loss (nats per image),
         validation_accuracy (fraction).
     best_epoch : int, from 1. updates : int, optimiser steps in all epochs. seconds : float.
@@ -68,7 +68,7 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
         sure of its mistakes too, so its loss rises long before its accuracy falls.
     augmented : vary every training image anew each time it is seen, see classical.vary.
     precision : of convolutions and products in training, "float32", or "bfloat16", about 1.7 times as fast on
-        processors that have it; weights, their updates and all predictions stay float32.
+        processors that have it and float32 on others; weights, their updates and all predictions stay float32.
     Returns Trained.
     Raises FerError for another precision, when a class has no image, another label than the six occurs, or sizes differ.
     Source: arXiv 2303.15223 and the authors' public repository Facial-Expression-Recognition.
@@ -96,8 +96,12 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
 
 
 def in_precision(precision, device):
-    """A context in which convolutions and matrix products on `device` are computed in "float32" or "bfloat16"."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    """A context in which convolutions and matrix products on `device` are computed in "float32" or "bfloat16".
+
+    Where the device has no bfloat16 of its own, float32 takes its place: emulated, it would take three times as long.
+    """
+    wanted = precision == "bfloat16" and engine.has_bfloat16(device.type)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
 def images_per_second(shape, *, updates=12, batch_size=16):

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from functools import lru_cache
 
 import joblib
 import torch
@@ -21,6 +22,14 @@ def device(name="auto"):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+@lru_cache
+def has_bfloat16(kind):
+    """Whether a device of a type, "cpu" or "cuda", computes in bfloat16 itself; emulated, it is slower than float32."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 def keep_memory():

@@ -15,7 +15,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 import traitlets
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_lib import alignment, data, explorer_drawing, explorer_study, generation, labels, paths, plots, referee, weights
 from fer_lib.errors import FerError
@@ -52,7 +52,8 @@ SHIPPED = {"demo": "built-in", "built_in": "built-in", "built_in_study": "built-
 class Opened:
     """Generators that are ready: gans and weights, the networks and their files; pool, Faces that they learned from, or None.
 
-    origin, n, image_size : of what they learned from. referee : referee.Referee of such faces, or None.
+    origin, n, image_size : of what they learned from. n_sequences : frames of sequences that the second one learned from
+    beside it. referee : referee.Referee of such faces, or None.
     """
 
     gans: tuple
@@ -62,6 +63,12 @@ class Opened:
     n: int
     image_size: int
     referee: Referee | None = None
+    n_sequences: int = 0
+
+    @property
+    def learned_from(self):
+        """In words, see weights.describe."""
+        return weights.describe(vars(self))
 
 
 def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool="faces", device="cpu"):
@@ -83,7 +90,8 @@ def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool
         files = [folder / "identity.safetensors", folder / "expression.safetensors"]
         facts = weights.read_metadata(files[0])["trained_on"]
     gans = tuple(weights.load_generator(path, device=device) for path in files)
-    return Opened(gans, tuple(files), faces, **{name: facts[name] for name in ("origin", "n", "image_size")},
+    facts["n_sequences"] = (weights.read_metadata(files[1])["trained_on"] or {}).get("n_sequences", 0)
+    return Opened(gans, tuple(files), faces, **{name: facts[name] for name in ("origin", "n", "image_size", "n_sequences")},
                   referee=_open_referee(workspace, device) if faces else referee.open_shipped(folder, device=device))
 
 
@@ -186,7 +194,7 @@ def read_photo(data, *, image_size, channels):
     """
     try:
         with Image.open(io.BytesIO(bytes(data))) as picture:
-            pixels = np.asarray(picture.convert("RGB" if channels == 3 else "L"))
+            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB" if channels == 3 else "L"))
     except (UnidentifiedImageError, OSError) as error:
         raise FerError("The file is no picture that can be read: choose a JPEG or PNG.") from error
     (crop,), (found,) = alignment.align([pixels], image_size=image_size)
@@ -551,11 +559,6 @@ def nearest(images, pool):
 
 
 _POOLS = {}  # fingerprint -> (reduced faces, usual distance) of the pool shown last
-
-
-def png_pixels(data):
-    """Pixels of a PNG's bytes: uint8 [H, W] or [H, W, 3]."""
-    return np.array(Image.open(io.BytesIO(data)))
 
 
 def figure_png(figure):

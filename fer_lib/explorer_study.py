@@ -114,8 +114,11 @@ def main_rows(table, summary, *, n_real=None):
 def _plain(table):
     """Rows with one seed for everything, usual weight, intensity and truncation, and equal updates where there are some."""
     rows = (table["split_seed"] == table["train_seed"]) & (table["generator_seed"] == table["train_seed"])
+    alone = table["n_generated"] == 0
     for name in AXES:
-        rows &= table[name].isna() | (table[name] == 1)  # tables of earlier studies lack some columns
+        given = table.loc[~alone, name]
+        usual = [1] if (given == 1).any() else list(given.mode())[:1]  # a whole study may have been made with another value
+        rows &= table[name].isna() | table[name].isin(usual) | (alone & (table[name] == 1))  # earlier ones lack some columns
     if (table["stopping"] == "updates").any():
         rows &= (table["stopping"] == "updates") | (table["arm"] == "real")
     return table[rows]

@@ -158,7 +158,7 @@ def _told(trained_on, pool):
     if trained_on is None:
         return "it does not say what it was trained on, so nothing can be said about leaks"
     same = "this very pool" if trained_on["fingerprint"] == pool.fingerprint else "another pool"
-    return f"trained on {trained_on['n']} {trained_on['origin']} faces, {same}; none of them is trained on or tested here"
+    return f"trained on {weights.describe(trained_on)}, {same}; none of them is trained on or tested here"
 
 
 def import_classifier(path, *, label_order=EXPRESSIONS, device="cpu"):

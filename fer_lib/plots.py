@@ -627,20 +627,25 @@ AXIS_LABELS = {"n_real": "{origin} training images", "weight": "weight of a gene
                "intensity": "intensity of generated expressions", "truncation": "truncation (variety of people)"}
 
 
-def axis_gains(rows, *, n_real, origin="real"):
+def axis_gains(rows, *, n_real, usual=None, origin="real"):
     """Gain of `mixed` over the baseline along each axis that was varied, the others at their usual value.
 
     rows : list of dicts as the axes of answer.analyse. n_real : the usual number of real images; another axis is
-        shown for the one at which it was varied most.
+        shown for the one at which it was varied most. usual : intensity and truncation where these are not 1, a dict.
+    Returns None where no axis was varied alone.
     """
     table, varied = pd.json_normalize(rows), {}
-    for name in AXIS_LABELS:
-        usual = table[(table[[other for other in ("weight", "intensity", "truncation") if other != name]] == 1).all(axis=1)]
+    fixed = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0} | (usual or {})
+    for name in AXIS_LABELS if rows else ():
+        others = {other: value for other, value in fixed.items() if other != name}
+        part = table[(table[list(others)] == list(others.values())).all(axis=1)]
         if name != "n_real":
-            n_real = max(dict.fromkeys([n_real, *usual["n_real"]]), key=lambda n: usual[usual["n_real"] == n][name].nunique())
-            usual = usual[usual["n_real"] == n_real]
-        if usual[name].nunique() > 1:
-            varied[name] = usual, AXIS_LABELS[name].format(origin=origin) + ("" if name == "n_real" else f", {n_real} {origin}")
+            size = max(dict.fromkeys([n_real, *part["n_real"]]), key=lambda n: part[part["n_real"] == n][name].nunique())
+            part = part[part["n_real"] == size]
+        if part[name].nunique() > 1:
+            varied[name] = part, AXIS_LABELS[name].format(origin=origin) + ("" if name == "n_real" else f", {size} {origin}")
+    if not varied:
+        return None
     with _figure(PAGE, 2.3 * -(-len(varied) // 2) + 0.3, -(-len(varied) // 2), min(2, len(varied))) as (figure, axes):
         for axis, (name, (part, label)) in zip(axes.flat, varied.items(), strict=False):
             values = sorted(part[name].unique())

@@ -61,7 +61,7 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
                                          resamples=resamples, device=device)
     if "selection" in measures:
         kept, values["selection"] = selection.select(bank, scores, share=keep_share)
-        np.save(Path(folder) / "kept.npy", bank.table["id"].isin(kept.table["id"]).to_numpy())
+        np.savez(Path(folder) / "kept.npz", kept=bank.table["id"].isin(kept.table["id"]).to_numpy(), bank=bank.fingerprint)
         shares["label_fidelity_filtered_share"] = fidelity_share(judge, kept, first, **options)
         _, shares["coverage_share"] = coverage_share(judge, pool, kept, first, seed=seed)
     if "gan_train" in measures:
@@ -89,14 +89,18 @@ def load_kept(folder, bank):
     """Which faces of the bank the selector keeps: bool [len(bank)]; only standard ones were judged, see generation.standard.
 
     folder : where `judge_generators` wrote with the measure "selection". bank : Faces, the whole bank.
-    Raises FerError where nothing was selected.
+    Raises FerError where nothing was selected, or from another bank.
     """
+    kept = generation.standard(bank)
     try:
-        judged = np.load(Path(folder) / "kept.npy", allow_pickle=False)
+        with np.load(Path(folder) / "kept.npz", allow_pickle=False) as found:
+            judged, fingerprint = found["kept"], str(found["bank"])
     except FileNotFoundError as error:
         raise FerError("No generated face was selected: run notebooks/04_generation.ipynb with `selection` among its "
                        "measures.") from error
-    kept = generation.standard(bank)
+    if fingerprint != bank.select(kept).fingerprint:
+        raise FerError("The faces that were selected are of another bank than the generated ones: run "
+                       "notebooks/04_generation.ipynb to its end.")
     kept[kept] = judged
     return kept
 
@@ -216,7 +220,8 @@ def gan_train_share(parts, bank, test, folder, *, n_real, n_seeds, resamples=2_0
     training on few faces may end before it has left the level of guessing. options : of study.run.
     Source: GAN-train of Shmelkov et al. 2018; CAS of Ravuri and Vinyals 2019.
     """
-    cells = study.plan(["real_long", "generated"], [1], n_real, range(n_seeds), stopping="updates")
+    of_bank = {name: float(bank.table[name].iloc[0]) for name in ("intensity", "truncation") if name in bank.table}
+    cells = study.plan(["real_long", "generated"], [1], n_real, range(n_seeds), stopping="updates", **of_bank)
     tests = {"first": test.of(EXPRESSIONS)}
     study.run(cells, train=parts["train"], validation=parts["validation"], generated=bank, tests=tests,
               folder=folder, **options)

@@ -18,6 +18,8 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
 from fer_lib import paths
 from fer_lib.errors import FerError
 
@@ -104,6 +106,15 @@ class Workspace:
         """Write plain values to results/<profile>/<name>.json; returns its path."""
         _make_folder(self.results)
         return self._write(self.results / f"{name}.json", lambda path: write_json(path, values))
+
+    def save_arrays(self, arrays, name):
+        """Write a dict of arrays to results/<profile>/<name>.npz, compressed; returns its path."""
+        def write(path):
+            with path.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+        _make_folder(self.results)
+        return self._write(self.results / f"{name}.npz", write)
 
     def _write(self, path, write):
         partial = path.with_name(f".{path.name}.partial")

@@ -34,7 +34,7 @@ notebooks refuse to train a classifier on them or to test one with them.
 
 ## How good they are
 
-From `results/{profile}/generators.json`, on people that no network has seen; how each is measured is said in
+From `results/{profile}/generators.json`, on {unseen} that no network has seen; how each is measured is said in
 notebook 4. A share of 1 is as good as {origin} faces.
 
 {measures}
@@ -78,12 +78,14 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
                         _described(role, what, folder / f"{role}.safetensors", facts))
     looking = _ship_referee(workspace.require("referee").path, workspace.require("quality").path, folder)
     trained_on = weights.read_metadata(folder / "identity.safetensors")["trained_on"]
-    subjects = f"{len(trained_on['subjects'])} people" if trained_on["subjects"] else "unnamed people"
+    named = bool(trained_on["subjects"])
+    subjects = f"{len(trained_on['subjects'])} people" if named else "unnamed people"
     n_frames = weights.read_metadata(folder / "expression.safetensors")["trained_on"].get("n_sequences", 0)
     subjects += f", and the expression GAN on {n_frames} frames of sequences of others" if n_frames else ""
     data, licence = DATA.get(dataset, (f"the data set {dataset}", "As the data set's."))
     card = CARD.format(dataset=dataset, profile=profile, networks="\n".join(networks), referees=looking,
                        n=trained_on["n"], origin=trained_on["origin"], subjects=subjects, data=data, licence=licence,
+                       unseen="people" if named else "pictures",
                        measures=_measures(json.loads(quality.read_text(encoding="utf-8"))))
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder

@@ -6,11 +6,12 @@ import pandas as pd
 from fer_lib.curves import equivalent_size, gains_table, law, learning_curve, predict_gain, upper_bound, worth
 from fer_lib.diagnostics import (accuracy_by_intensity, brier_scores, calibration, confusion_change,
                                  expected_calibration_error, gain_by_intensity, intensity_slope, stack_predictions)
+from fer_lib.design import variance_design
 from fer_lib.errors import FerError
 from fer_lib.intervals import (accuracy_interval, cluster_codes, holm, paired_gain, recall_gains, recovered_share,
                                resampled_means, seed_interval, transfer)
 from fer_lib.labels import EXPRESSIONS
-from fer_lib.variance import image_variance, variance_design, variance_split
+from fer_lib.variance import image_variance, variance_split
 
 __all__ = ["accuracy_by_intensity", "accuracy_by_ratio", "accuracy_interval", "accuracy_intervals", "brier_scores",
            "calibration", "cluster_codes", "confusion_change", "equivalent_size", "expected_calibration_error",

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 
@@ -18,10 +18,10 @@ import torch
 
 from fer_lib import classifier, engine, runs
 from fer_lib import ensemble as together
+from fer_lib.design import variance_design
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import EXPRESSIONS
-from fer_lib.variance import variance_design
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +101,12 @@ def real(sources, cell):
 
 
 def oversampled(sources, cell):
-    """The images of `real`, repeated until there are as many as in `mixed`."""
+    """The images of `real`, repeated until there are as many as in `mixed`; the classes are as balanced as in `real`."""
     part, = real(sources, cell)
-    return [part.select(np.resize(np.arange(len(part)), cell.n_budget))]
+    times, rest = divmod(cell.n_budget, len(part))
+    whole = part.select(np.tile(np.arange(len(part)), times))
+    rng = np.random.default_rng([cell.split_seed, 4])
+    return [whole, _draw_balanced(part, rest, rng, "the images of real", repeat=True)] if rest else [whole]
 
 
 def noise(sources, cell):
@@ -188,16 +191,15 @@ def draw_real(pool, n, *, seed):
 def draw_generated(bank, n, *, generator_seed, intensity=1.0, truncation=1.0):
     """`n` generated images of one generator seed, balanced over the six expressions.
 
-    bank : Faces whose table has the column generator_seed, and intensity and truncation where these vary.
+    bank : Faces whose table has the column generator_seed; where it has intensity or truncation, these count, too.
     The order within an expression is fixed, so that a larger set contains the smaller ones.
-    Raises FerError when the bank has too few images, or none of that generator seed.
+    Raises FerError when the bank has too few images of that generator seed, intensity and truncation.
     """
     if bank is None or "generator_seed" not in bank.table:
         raise FerError("There are no generated faces with a column generator_seed: "
                        "run notebooks/04_generation.ipynb first.")
     wanted = {"generator_seed": generator_seed}
-    wanted |= {name: value for name, value in (("intensity", intensity), ("truncation", truncation))
-               if name in bank.table and bank.table[name].nunique() > 1}
+    wanted |= {name: value for name, value in (("intensity", intensity), ("truncation", truncation)) if name in bank.table}
     rows = bank.select((bank.table[list(wanted)] == list(wanted.values())).all(axis=1).to_numpy())
     what = "the generated faces of " + ", ".join(f"{name} {value:g}" for name, value in wanted.items())
     return _draw_balanced(rows, n, np.random.default_rng([generator_seed, 1]), what)
@@ -230,7 +232,8 @@ def plan(arms, ratios, n_real, seeds, **axes):
     ratios : generated / real, each at least 0. n_real : int, real training images per classifier.
     seeds : ints; each varies the real images, the generated images and the training together, and is
         shared by all arms and ratios, so that they can be compared seed by seed.
-    axes : further fields of every Cell (weight, stopping, intensity, truncation); `real` always stops as in the paper.
+    axes : further fields of every Cell (weight, stopping, intensity, truncation); `real` always stops as in the paper, and
+        arms without generated images have no weight, intensity or truncation but 1.
     Returns a list of Cell: seed by seed, within it arm by arm, within it by ratio.
     Raises FerError for an unknown arm, a negative ratio, or fewer real images than expressions.
     """
@@ -246,6 +249,8 @@ def plan(arms, ratios, n_real, seeds, **axes):
     cells = [Cell(arm, float(ratio), int(n_real), int(seed), int(seed), int(seed), **axes)
              for seed in dict.fromkeys(seeds) for arm in dict.fromkeys(arms)
              for ratio in ([0] if arm in WITHOUT_RATIO else sorted({ratio for ratio in ratios if ratio > 0}))]
+    without = dict.fromkeys(("weight", "intensity", "truncation"), 1.0)
+    cells = [cell if ARMS[cell.arm].uses_bank else replace(cell, **without) for cell in cells]
     return [replace(cell, stopping="paper") if cell.arm == "real" else cell for cell in cells]
 
 
@@ -259,7 +264,7 @@ def plan_blocks(blocks, **defaults):
 
     blocks : list of dicts with keys of `BLOCK`. Every combination of n_real, weight, intensity, truncation, arm and
         ratio is planned, with the seeds 0 to n_seeds - 1; crossed: L instead takes the L * L seed triples of
-        variance.variance_design, which tell the sources of chance apart.
+        design.variance_design, which tell the sources of chance apart.
     defaults : values for the keys that a block leaves out; stopping is "updates" unless said otherwise.
     Returns a list of Cell, each once, in the order of the blocks.
     Raises FerError for an unknown key or value; see `plan`.
@@ -285,11 +290,30 @@ def _checked(block):
     for name, value in block.items():
         if name not in BLOCK:
             raise FerError(f"A block of the plan has no key {name!r}: choose from {', '.join(BLOCK)}.")
-        kinds = (list, int, float) if BLOCK[name] is list and name not in ("arms", "ratios") else BLOCK[name]
-        if not isinstance(value, kinds) or (name == "stopping" and value not in ("updates", "paper")):
-            raise FerError(f"{name}: {value!r} is not possible in a block of the plan: "
-                           + ("give updates or paper." if name == "stopping" else f"give a {BLOCK[name].__name__}."))
+        if not _possible(name, value):
+            raise FerError(f"{name}: {value!r} is not possible in a block of the plan: give {BLOCK_WANTS[name]}.")
     return block
+
+
+BLOCK_WANTS = {"arms": f"a list of names from {', '.join(ARMS)}", "ratios": "a list of numbers, 0 or more",
+               "n_real": "a whole number or a list of them, 6 or more", "n_seeds": "a whole number, 1 or more",
+               **dict.fromkeys(("weight", "intensity", "truncation"), "a number or a list of them, 0 or more"),
+               "stopping": "updates or paper", "crossed": "a whole number, 2 or more"}
+"""What a block of a plan accepts, in words."""
+
+
+def _possible(name, value):
+    """Whether a block of a plan may say `name: value`. (YAML reads 5e-1 as text.)"""
+    values = value if isinstance(value, list) and BLOCK[name] is list else [value]
+    if name == "arms":
+        return isinstance(value, list) and all(isinstance(each, str) for each in values)
+    if name == "stopping":
+        return value in ("updates", "paper")
+    least = {"n_real": len(EXPRESSIONS), "n_seeds": 1, "crossed": 2}
+    if name in least:
+        return bool(values) and all(type(each) is int and each >= least[name] for each in values)
+    numbers = bool(values) and all(type(each) in (int, float) and 0 <= each < math.inf for each in values)
+    return numbers and (name != "ratios" or isinstance(value, list))
 
 
 def bank_needed(cells, *, first=(1.0, 1.0), keep_share=1.0, spare=1.1):
@@ -401,20 +425,22 @@ def _keys(cells, inputs, training):
     data = {name: faces.fingerprint for name, faces in inputs.items()}
     bank = inputs.get("generated")
     if bank is not None and "kept" in bank.table:
-        data["generated, unfiltered"] = Faces(bank.images, bank.table.drop(columns="kept"), bank.origin).fingerprint
+        data["filtered"] = data["generated"]
+        data["generated"] = Faces(bank.images, bank.table.drop(columns="kept"), bank.origin).fingerprint
     keys = []
     for cell in cells:
-        used = {name: mark for name, mark in data.items() if name not in _unused(cell.arm, data)}
-        facts = json.dumps([used, training, asdict(cell)], sort_keys=True)
+        used = {name: mark for name, mark in data.items() if name not in _unused(cell.arm)}
+        rule = stopping_rule(cell, **training)
+        quirks = training["authors_mode"] and cell.stopping == "paper"
+        facts = json.dumps([used, rule, quirks, asdict(cell)], sort_keys=True)
         keys.append(hashlib.sha256(facts.encode()).hexdigest()[:16])
     return keys
 
 
-def _unused(arm, data):
+def _unused(arm):
     """Names of the inputs that the classifiers of an arm do not see."""
-    bank = [name for name in ("generated, unfiltered", "generated") if name in data]
-    seen = bank[-1:] if arm == "mixed_filtered" else bank[:1] if ARMS[arm].uses_bank else []
-    return {*bank, "pool"} - set(seen) - ({"pool"} if arm == "external" else set())
+    seen = {"filtered"} if arm == "mixed_filtered" else {"generated"} if ARMS[arm].uses_bank else set()
+    return {"generated", "filtered", "pool"} - seen - ({"pool"} if arm == "external" else set())
 
 
 def _save_inputs(inputs, folder):
@@ -612,6 +638,13 @@ def _finished(task):
 
 
 # ---- reading it ----------------------------------------------------------------------------------------
+
+def cells_of(table):
+    """The cells that a table of `run` holds: list of Cell, in its order."""
+    kinds = {field.name: field.type for field in fields(Cell)}
+    rows = table[list(kinds)].drop_duplicates().to_dict("records")
+    return [Cell(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows]
+
 
 def predictions(folder, cell, *, quirk=""):
     """Test probabilities of a finished cell: dict test set -> float32 [n_test, 6].

@@ -1,6 +1,6 @@
 """How much of the accuracy's spread comes from which source of chance."""
 
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 from scipy import stats
@@ -13,19 +13,6 @@ COMPONENTS = {"split": (1, 0, 0, 0), "generator": (0, 1, 0, 0), "train": (0, 0, 
 """What is estimated, as a sum of the terms (split, generator, train, their interactions)."""
 
 NOT_IDENTIFIED = {"sd_points": {"estimate": None, "low": None, "high": None}, "identified": False, "variance": 0.0}
-
-
-def variance_design(levels=3):
-    """The seed triples of a small study that tells the sources of chance apart.
-
-    Every split seed meets every generator seed once, each time with a train seed of its own, so that what split
-    and generator leave over is initialisation and order.
-    levels : int, at least 2; levels**2 classifiers.
-    Returns a list of (split_seed, generator_seed, train_seed).
-    """
-    if levels < 2:
-        raise FerError(f"A variance split needs at least 2 seeds of each kind, not {levels}.")
-    return [(split, generator, number) for number, (split, generator) in enumerate(product(range(levels), repeat=2))]
 
 
 def variance_split(table, *, correct=None, clusters=None, resamples=2_000, level=0.95, seed=0):

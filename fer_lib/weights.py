@@ -82,6 +82,15 @@ def trace(faces, sequences=None):
             "pictures": base64.b64encode(_hashes(every).tobytes()).decode(), **extra}
 
 
+def describe(trained_on):
+    """What a generator has seen, in words: "3360 rendered faces" and, with sequences, " and 6720 frames of sequences".
+
+    trained_on : dict of `trace`.
+    """
+    frames = trained_on.get("n_sequences", 0)
+    return f"{trained_on['n']} {trained_on['origin']} faces" + (f" and {frames} frames of sequences" if frames else "")
+
+
 def _hashes(faces):
     """Sorted hashes of the pictures' pixels: uint64 [n]."""
     digests = [hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest() for image in faces.images]

@@ -7,7 +7,8 @@ import pytest
 from test_classifier import striped_faces
 from test_study import BANK, GAN_POOL, KEPT, POOL, two_test_sets
 
-from fer_lib import answer, study
+from fer_lib import answer, explorer_study, predictions, runs, study
+from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 
 USUAL = dict(arms=["real", "real_long", "mixed", "generated", "external"], ratios=[1], n_real=24, n_seeds=2)
@@ -36,6 +37,30 @@ def test_a_group_holds_one_cell_per_arm_ratio_and_seed():
     assert {cell.ratio for cell in answer.group(cells, n_real=24) if cell.arm == "mixed"} == {0.5, 1, 2}
 
 
+@pytest.mark.parametrize("options, message", [({"headline_ratio": 5}, "no arm mixed at the headline ratio 5"),
+                                              ({"headline_ratio": 1, "intensity": 0.5}, "no arm mixed"),
+                                              ({"headline_ratio": 1, "n_real": 13}, "no arm mixed")])
+def test_a_plan_without_its_answer_is_refused_before_it_is_trained(options, message):
+    cells = study.plan_blocks(BLOCKS, **USUAL)
+    answer.check_plan(cells, n_real=24, headline_ratio=1)
+    with pytest.raises(FerError, match=message):
+        answer.check_plan(cells, **{"n_real": 24, **options})
+    with pytest.raises(FerError, match="add real_long"):
+        answer.check_plan([cell for cell in cells if not cell.arm.startswith("real")], n_real=24, headline_ratio=1)
+
+
+def test_a_study_of_another_intensity_has_its_answer(tmp_path):
+    bank = Faces(BANK.images, BANK.table.assign(intensity=0.6, truncation=1.0), "generated")
+    blocks = [{"ratios": [0.5, 1, 2], "n_real": [12, 24], "n_seeds": 1}, {}]
+    cells = study.plan_blocks(blocks, arms=["real_long", "mixed"], ratios=[1], n_real=24, n_seeds=2, intensity=0.6)
+    tests = two_test_sets()
+    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=bank, tests=tests, folder=tmp_path,
+                      device="cpu", jobs=1, updates=2, looks=1, lr=1e-3)
+    summary = answer.analyse(table, cells, tmp_path, tests, n_real=24, headline_ratio=1, usual={"intensity": 0.6}, resamples=200)
+    assert summary["main_contrast"]["seeds"] == 2 and summary["law"]["cells"] == 6
+    assert len(explorer_study.main_rows(table, summary)) == len(table.query("n_real == 24"))
+
+
 def test_the_answer_is_plain_and_holds_all_that_was_planned(found):
     *_, summary = found
     assert json.loads(json.dumps(summary)).keys() == summary.keys()
@@ -44,6 +69,28 @@ def test_the_answer_is_plain_and_holds_all_that_was_planned(found):
     assert {row["quirk"] for row in summary["authors_mode"]} == {"none", "more_updates", *study.QUIRKS}
     assert {size: other["worth"]["n_real"] for size, other in summary["other_n_real"].items()} == {"12": 12, "18": 18}
     assert set(summary["paper_stopping"]) == {"lab", "wild"}
+
+
+def test_the_answer_can_be_had_again_from_what_is_kept(found, tmp_path, monkeypatch):
+    cells, table, folder, tests, summary = found
+    monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+    workspace = runs.open_workspace("mine", step="06_ratio_study")
+    workspace.save_table(table, "ratio_study")
+    workspace.save_json(summary | {"trained_on": {}}, "summary")
+    with pytest.raises(FerError, match="predictions.npz is missing"):
+        predictions.analyse(workspace.results)
+    workspace.save_arrays(predictions.pack(cells, folder, tests), "predictions")
+    again = predictions.analyse(workspace.results, resamples=200)
+    assert json.loads(json.dumps(again)) == json.loads(json.dumps(summary | {"trained_on": {}}))
+    assert study.cells_of(table) == cells
+
+
+def test_rounded_answers_have_the_same_first_choice():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(6) * 1e4, 5_000).astype(np.float32)
+    rounded = predictions.halved(probabilities)
+    assert (rounded.argmax(1) == probabilities.argmax(1)).all() and np.abs(rounded - probabilities).max() < 1e-3
+    assert (probabilities.astype(np.float16).argmax(1) != probabilities.argmax(1)).any()
 
 
 def test_gains_agree_with_the_table(found):

@@ -179,13 +179,22 @@ def test_classical_augmentation_changes_pixels_and_keeps_range_and_shape():
     assert all(mirrored)
 
 
-def test_bfloat16_learns_and_keeps_float32_weights():
+def test_bfloat16_learns_and_keeps_float32_weights(monkeypatch):
     # Many updates in one epoch: copies of the weights that outlive an update would leave it guessing.
+    monkeypatch.setattr(classifier.engine, "has_bfloat16", lambda kind: True)
     half = train(striped_faces(120, seed=1), striped_faces(36, seed=2), precision="bfloat16", lr=1e-3, steps_per_epoch=64,
                  max_epochs=1)
     assert all(weight.dtype == torch.float32 for weight in half.model.parameters())
     test = striped_faces(60, seed=3)
     assert classifier.evaluate(classifier.predict(half.model, test), test)["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch, there):
+    monkeypatch.setattr(classifier.engine, "has_bfloat16", lambda kind: there)
+    with classifier.in_precision("bfloat16", torch.device("cpu")):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if there else torch.float32)
 
 
 def test_an_unknown_precision_is_refused():

@@ -323,6 +323,16 @@ def test_a_figure_shows_itself_in_a_notebook():
     assert DisplayFormatter().format(figure)[0]["image/png"].startswith(b"\x89PNG")
 
 
+def test_a_photo_is_read_upright(tmp_path):
+    upright = Image.fromarray(np.linspace(0, 255, 40 * 30).reshape(40, 30).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: the camera was held upright, its pixels lie on their side
+    upright.save(tmp_path / "upright.png")
+    upright.rotate(90, expand=True).save(tmp_path / "lying.png", exif=exif)
+    photos = [(tmp_path / name).read_bytes() for name in ("upright.png", "lying.png")]
+    assert torch.equal(*(explorer.read_photo(photo, image_size=16, channels=1)[0] for photo in photos))
+
+
 # ---- generators ----------------------------------------------------------------------------------------
 
 def test_it_opens_with_the_shipped_generators_before_any_notebook_has_run(tmp_path, monkeypatch):
@@ -330,6 +340,7 @@ def test_it_opens_with_the_shipped_generators_before_any_notebook_has_run(tmp_pa
     workspace = runs.open_workspace("demo", step="07_explorer")
     opened = explorer.open_generators(workspace)
     assert opened.pool is None and (opened.origin, opened.image_size) == ("rendered", 64)
+    assert opened.learned_from == "3360 rendered faces and 6720 frames of sequences"
     assert workspace.reads == {"identity_gan": None, "expression_gan": None, "faces": None}
     assert explorer.faces_of(*opened.gans, seed=0, truncation=1.0).shape == (8, 1, 64, 64)
     with pytest.raises(FerError, match="notebooks/02_identity_gan"):

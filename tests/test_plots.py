@@ -102,3 +102,4 @@ def test_an_axis_is_shown_where_it_was_varied():
     words = texts(plots.axis_gains(AXES, n_real=600))
     assert "real training images" in words and "weight of a generated face in the loss, 600 real" in words
     assert "intensity of generated expressions, 120 real" in words and "truncation" not in words
+    assert plots.axis_gains(AXES[:1], n_real=600) is None and plots.axis_gains([], n_real=600) is None

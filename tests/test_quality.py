@@ -7,6 +7,7 @@ from test_metrics import as_generated
 
 from fer_lib import metrics, quality, training, truth
 from fer_lib.errors import FerError
+from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
 
@@ -63,6 +64,17 @@ def test_doing_nothing_has_an_error_share_of_one_and_the_truth_of_zero():
     halfway = np.uint8((unchanged.astype(int) + true[:, :, 0]) // 2)
     found = quality.region_error_share(given, halfway, true[:, :, :1], masks, 100, rng)
     assert all(found[region]["estimate"] == pytest.approx(0.5, abs=0.06) for region in truth.REGIONS)
+
+
+def test_a_selection_counts_for_the_bank_that_it_was_made_from(tmp_path):
+    banks = [as_generated(striped_faces(12, seed=seed)) for seed in (1, 2)]
+    banks = [Faces(bank.images, bank.table.assign(intensity=1.0, truncation=1.0), "generated") for bank in banks]
+    with pytest.raises(FerError, match="`selection` among"):
+        quality.load_kept(tmp_path, banks[0])
+    np.savez(tmp_path / "kept.npz", kept=np.arange(12) < 5, bank=banks[0].fingerprint)
+    assert quality.load_kept(tmp_path, banks[0]).sum() == 5
+    with pytest.raises(FerError, match="of another bank"):
+        quality.load_kept(tmp_path, banks[1])
 
 
 def test_an_unknown_measure_is_refused_before_anything_is_trained():

@@ -119,6 +119,9 @@ def test_generated_faces_of_one_intensity_are_drawn():
     for intensity in (0.5, 1.0):
         faces, _ = study.training_set(sources, cell("generated", 1, intensity=intensity))
         assert (faces.table["intensity"] == intensity).all()
+    one = study.Sources(POOL, Faces(BANK.images, BANK.table.assign(truncation=1.0), "generated"))
+    with pytest.raises(FerError, match="truncation 0.5"):
+        study.training_set(one, cell("generated", 1, truncation=0.5))
 
 
 def test_every_class_has_as_many_images_as_any_other_within_one():
@@ -164,7 +167,21 @@ def test_arms_that_add_nothing_are_planned_once_and_real_always_stops_as_in_the_
         ("external", 5, "updates")]
 
 
+def test_repeated_images_stay_balanced_at_every_ratio():
+    for ratio in (0.5, 1, 2.3):
+        faces, _ = study.training_set(SOURCES, cell("oversampled", ratio))
+        counts = np.bincount(faces.codes)
+        assert len(faces) == 60 + round(60 * ratio) and np.ptp(counts) <= 1
+        assert ids(faces) == ids(study.training_set(SOURCES, cell("real", 0))[0])
+
+
 USUAL = dict(arms=["real_long", "mixed"], ratios=[5], n_real=60, n_seeds=2)
+
+
+def test_an_arm_without_generated_images_is_planned_once_whatever_theirs_are():
+    cells = study.plan_blocks([{"weight": [0.1, 0.3], "truncation": 0.5}], **USUAL)
+    assert [(each.weight, each.truncation) for each in cells if each.arm == "real_long"] == [(1, 1)] * 2
+    assert sorted((each.weight, each.truncation) for each in cells if each.arm == "mixed") == [(0.1, 0.5)] * 2 + [(0.3, 0.5)] * 2
 
 
 def test_blocks_add_grids_and_no_cell_twice():
@@ -181,8 +198,12 @@ def test_a_crossed_block_varies_the_seeds_apart():
         (0, 0, 0), (0, 1, 1), (1, 0, 2), (1, 1, 3)]
 
 
-@pytest.mark.parametrize("block, message", [({"seeds": 3}, "no key 'seeds'"), ({"n_seeds": [3]}, "give a int"),
-                                            ({"stopping": "soon"}, "give updates or paper"), ({"arms": "mixed"}, "give a list")])
+@pytest.mark.parametrize("block, message", [
+    ({"seeds": 3}, "no key 'seeds'"), ({"n_seeds": [3]}, "give a whole number, 1"), ({"n_seeds": 0}, "give a whole number, 1"),
+    ({"stopping": "soon"}, "give updates or paper"), ({"arms": "mixed"}, "give a list of names"),
+    ({"arms": [["mixed"]]}, "give a list of names"),
+    ({"ratios": ["5e-1"]}, "'5e-1'.* give a list of numbers"), ({"ratios": 5}, "give a list of numbers"),
+    ({"weight": [-0.1]}, "0 or more"), ({"intensity": float("nan")}, "0 or more"), ({"n_real": [60, 60.5]}, "give a whole number")])
 def test_a_block_that_cannot_be_is_refused(block, message):
     with pytest.raises(FerError, match=message):
         study.plan_blocks([block], **USUAL)
@@ -300,6 +321,18 @@ def test_another_bank_trains_again_only_what_uses_the_bank(tmp_path, monkeypatch
     assert sorted(trained) == ["generated", "mixed"]
     plain = other["arm"].isin(["real", "noise"])
     assert other[plain].equals(first[plain]) and not other[~plain].equals(first[~plain])
+
+
+def test_what_a_classifier_does_not_see_does_not_train_it_again(tmp_path, monkeypatch):
+    cells = [cell(arm, 1, n_real=12, stopping="updates") for arm in ("real_long", "mixed")]
+    options = {"cells": cells, "store": tmp_path / "store", "updates": 2, "looks": 1}
+    first = run(tmp_path / "one", **options)
+    train_cell, trained = study.train_cell, []
+    monkeypatch.setattr(study, "train_cell", lambda task: trained.append(task.cell.arm) or train_cell(task))
+    options |= {"kept": KEPT, "max_epochs": 7, "authors_mode": True}
+    options["cells"] = [*cells, cell("mixed_filtered", 1, n_real=12, stopping="updates"), cell("real", 0, n_real=12)]
+    again = run(tmp_path / "two", **options)
+    assert sorted(trained) == ["mixed_filtered", "real"] and again.iloc[:len(first)].equals(first)
 
 
 MANY = [cell(arm, 1, n_real=12, seed=seed, stopping="updates") for arm in ("mixed", "augmented", "real_long")

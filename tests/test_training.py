@@ -10,7 +10,7 @@ from fer_lib.errors import FerError, LeakError
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow
-from fer_lib.weights import check_unseen, read_metadata
+from fer_lib.weights import check_unseen, describe, read_metadata
 
 SIZES = {"identity": {"channel_base": 256, "channel_max": 8, "latent_size": 8},
          "expression": {"conv_dim": 4, "n_blocks": 1},
@@ -199,6 +199,7 @@ def test_sequences_teach_the_flow_gan_and_are_remembered_as_seen(tmp_path):
     seen = read_metadata(tmp_path / "with" / "generator.safetensors")["trained_on"]
     assert seen["subjects"] == ["p0", "p1", "p2", "p3"] and seen["n_sequences"] == len(make_sequences())
     assert seen["fingerprint"] == make_faces().fingerprint
+    assert describe(seen).endswith(f" faces and {len(make_sequences())} frames of sequences")
     with pytest.raises(LeakError, match="4 people"):
         check_unseen(seen, {"test": make_sequences()}, name="it")
 

@@ -1,0 +1,121 @@
+"""What every classifier of a study answered for every test image, in one small file.
+
+    python -m fer_lib.predictions built_in_study    # a finished run's answers -> results/built_in_study/predictions.npz
+    predictions.analyse("results/built_in_study")   # from Python: the summary anew, without training
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fer_lib import answer, data, runs, study
+from fer_lib.errors import FerError
+from fer_lib.faces import Faces
+
+KNOWN = ("id", "expression", "subject", "intensity")  # what is kept of a test image, where it is known; never its pixels
+
+
+def pack(cells, folder, tests):
+    """The answers of finished classifiers, ready for runs.Workspace.save_arrays.
+
+    cells, folder : of a study that has run. tests : dict name -> Faces, its test sets.
+    Returns a dict of arrays: "<cell>/<test set>" and, with authors_mode, "<cell>/<test set>:<quirk>", float16 [images, 6],
+    probabilities of labels.EXPRESSIONS, rounded so that the highest stays the highest; "tests/<test set>/<column>" [images] for
+    each column of `KNOWN`.
+    Raises FerError when a cell has not been trained.
+    """
+    arrays = {}
+    for cell in cells:
+        for quirk in ("", *study.QUIRKS) if _has_quirks(folder, cell) else ("",):
+            for name, probabilities in study.predictions(folder, cell, quirk=quirk).items():
+                arrays[f"{cell.name}/{name}" + (f":{quirk}" if quirk else "")] = halved(probabilities)
+    for name, test in tests.items():
+        for column in KNOWN:
+            if column in test.table:
+                values = test.table[column]
+                arrays[f"tests/{name}/{column}"] = values.to_numpy(float if column == "intensity" else str)
+    return arrays
+
+
+def _has_quirks(folder, cell):
+    try:
+        return bool(study.predictions(folder, cell, quirk=next(iter(study.QUIRKS))))
+    except FerError:
+        study.predictions(folder, cell)  # raises where the cell itself is missing
+        return False
+
+
+def halved(probabilities):
+    """Probabilities [images, classes] as float16; the highest of each image stays so, or the first of equals."""
+    rounded, best = probabilities.astype(np.float16), probabilities.argmax(1)
+    moved, rows = rounded.argmax(1) != best, np.arange(len(best))
+    rounded[rows[moved], best[moved]] = np.nextafter(rounded.max(1)[moved], np.float16(2))
+    return rounded
+
+
+def unpack(path, folder):
+    """Write the answers of a packed file where study.predictions finds them.
+
+    path : the .npz file. folder : Path. Returns dict test set -> Faces without pixels (uint8 [images, 1, 1, 1], all 0),
+    which the statistics do not look at.
+    """
+    cells, tests = {}, {}
+    with np.load(path, allow_pickle=False) as packed:
+        for key in packed.files:
+            *kind, name, last = key.split("/")
+            (tests if kind else cells).setdefault(name, {})[last] = packed[key]
+    for name, found in cells.items():
+        np.savez(Path(folder) / f"{name}.npz", **{each: values.astype(np.float32) for each, values in found.items()})
+    return {name: Faces(np.zeros((len(columns["id"]), 1, 1, 1), np.uint8), pd.DataFrame(columns).assign(domain=""), "real")
+            for name, columns in tests.items()}
+
+
+def analyse(results, **options):
+    """The answer of a study anew from its committed files, as notebook 6 writes it to summary.json.
+
+    results : a folder results/<profile> with ratio_study.csv, summary.json and predictions.npz. options : of answer.analyse, `usual` among them
+    where the study was made with another intensity or truncation than 1.
+    Returns a dict, see answer.analyse. Raises FerError when a file is missing.
+    """
+    results = Path(results)
+    missing = [name for name in ("ratio_study.csv", "summary.json", "predictions.npz") if not (results / name).is_file()]
+    if missing:
+        raise FerError(f"{missing[0]} is missing in {results}: run the profile's notebooks, then python -m fer_lib.predictions "
+                       f"{results.name}.")
+    table = pd.read_csv(results / "ratio_study.csv")
+    before = json.loads((results / "summary.json").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        tests = unpack(results / "predictions.npz", folder)
+        found = answer.analyse(table, study.cells_of(table), folder, tests, n_real=before["n_real"],
+                               headline_ratio=before["headline_ratio"], **options)
+    return found | {"trained_on": before["trained_on"]}
+
+
+def main(arguments=None):
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("profile", help="a profile whose notebook 06 is finished")
+    try:
+        workspace = runs.open_workspace(parser.parse_args(arguments).profile, step="predictions")
+        tests = data.tests(data.load(workspace.require("faces").path))
+        folder, table = workspace.require("study").path, workspace.results / "ratio_study.csv"
+        if not table.is_file():
+            raise FerError(f"{table.name} of this profile is missing: run notebooks/06_ratio_study.ipynb with it first.")
+        cells = study.cells_of(pd.read_csv(table))
+        workspace.save_arrays(pack(cells, folder, tests), "predictions")
+        workspace.finish()
+        images = ", ".join(f"{name} {len(test)} images" for name, test in tests.items())
+        print(f"Wrote predictions.npz: {len(cells)} classifiers, {images}.")
+    except FerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
