@@ -26,7 +26,7 @@ def pack(cells, folder, tests):
     cells, folder : of a study that has run. tests : dict name -> Faces, its test sets.
     Returns a dict of arrays: "<cell>/<test set>" and, with authors_mode, "<cell>/<test set>:<quirk>", float16 [images, 6],
     probabilities of labels.EXPRESSIONS, rounded so that the highest stays the highest; "tests/<test set>/<column>" [images] for
-    each column of `KNOWN`.
+    each column of `KNOWN` and the origin.
     Raises FerError when a cell has not been trained.
     """
     arrays = {}
@@ -35,6 +35,7 @@ def pack(cells, folder, tests):
             for name, probabilities in study.predictions(folder, cell, quirk=quirk).items():
                 arrays[f"{cell.name}/{name}" + (f":{quirk}" if quirk else "")] = halved(probabilities)
     for name, test in tests.items():
+        arrays[f"tests/{name}/origin"] = np.full(len(test), test.origin)
         for column in KNOWN:
             if column in test.table:
                 values = test.table[column]
@@ -71,15 +72,18 @@ def unpack(path, folder):
             (tests if kind else cells).setdefault(name, {})[last] = packed[key]
     for name, found in cells.items():
         np.savez(Path(folder) / f"{name}.npz", **{each: values.astype(np.float32) for each, values in found.items()})
-    return {name: Faces(np.zeros((len(columns["id"]), 1, 1, 1), np.uint8), pd.DataFrame(columns).assign(domain=""), "real")
-            for name, columns in tests.items()}
+    return {name: _without_pixels(columns.pop("origin")[0], columns) for name, columns in tests.items()}
+
+
+def _without_pixels(origin, columns):
+    return Faces(np.zeros((len(columns["id"]), 1, 1, 1), np.uint8), pd.DataFrame(columns).assign(domain=""), str(origin))
 
 
 def analyse(results, **options):
     """The answer of a study anew from its committed files, as notebook 6 writes it to summary.json.
 
-    results : a folder results/<profile> with ratio_study.csv, summary.json and predictions.npz. options : of answer.analyse, `usual` among them
-    where the study was made with another intensity or truncation than 1.
+    results : a folder results/<profile> with ratio_study.csv, summary.json and predictions.npz. options : of
+    answer.analyse, `usual` among them where the study was made with another intensity or truncation than 1.
     Returns a dict, see answer.analyse. Raises FerError when a file is missing.
     """
     results = Path(results)

@@ -85,6 +85,11 @@ def test_the_answer_can_be_had_again_from_what_is_kept(found, tmp_path, monkeypa
     assert study.cells_of(table) == cells
 
 
+def test_answers_of_a_study_that_has_not_run_are_not_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+    assert predictions.main(["mine"]) == 1 and "run notebooks/01_data_prep.ipynb" in capsys.readouterr().err
+
+
 def test_rounded_answers_have_the_same_first_choice():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(6) * 1e4, 5_000).astype(np.float32)
