@@ -65,7 +65,10 @@ def arguments():
     parser.add_argument("--ensemble", type=int, default=64, help="classifiers trained together on an NVIDIA GPU")
     parser.add_argument("--precision", nargs="+", default=["float32"], choices=list(POLICIES), help="one or both")
     parser.add_argument("--json", metavar="FILE", help="keep every rate there")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if "bfloat16" in options.precision and not engine.has_bfloat16("cpu"):
+        parser.error("this processor has no bfloat16, and float32 would be measured in its place: leave it out")
+    return options
 
 
 def machine():

@@ -501,6 +501,8 @@ def announce(work, n_cells, faces, *, jobs=None, device="cpu", precision="float3
     """
     if work < LONG:
         return None
+    if precision == "bfloat16" and not engine.has_bfloat16(engine.device(str(device)).type):
+        logger.info("this machine has no bfloat16: it computes in float32 instead")
     n = 1 if str(device) == "cuda" else engine.job_count(jobs)
     shape = [(faces.image_size, faces.channels, str(device), precision)] * n
     speed = sum(rate for _, rate in engine.map(classifier.images_per_second, shape, jobs=n))
