@@ -209,18 +209,23 @@ def gpu(options, figures):
     steps = options.images // BATCH_SIZE
     shared = {"batch_size": BATCH_SIZE, "steps_per_epoch": steps, "max_epochs": 1, "device": "cuda"}
 
-    def alone():
-        return steps * BATCH_SIZE / classifier.train(training, validation, seed=0, **shared).seconds
+    def alone(precision):
+        return steps * BATCH_SIZE / classifier.train(training, validation, seed=0, precision=precision, **shared).seconds
 
-    def together():
-        results = ensemble.train([training] * options.ensemble, validation, seeds=range(options.ensemble), **shared)
+    def together(precision):
+        results = ensemble.train([training] * options.ensemble, validation, seeds=range(options.ensemble),
+                                 precision=precision, **shared)
         return steps * BATCH_SIZE / results[0].seconds
 
-    names = [f"{torch.cuda.get_device_name()}, classifiers at once: {n}" for n in (1, options.ensemble)]
-    found = take_turns(dict(zip(names, (alone, together), strict=True)), options.repeats)
+    kinds = [(precision, n, run) for precision in options.precision for n, run in ((1, alone), (options.ensemble, together))]
+    names = [f"{torch.cuda.get_device_name()}, {precision}, classifiers at once: {n}" for precision, n, _ in kinds]
+    found = take_turns({name: lambda run=run, precision=precision: run(precision)
+                        for name, (precision, _, run) in zip(names, kinds, strict=True)}, options.repeats)
     figures |= found
-    ratios = [many / one for one, many in zip(*found.values(), strict=True)]
-    return f"{table(found).to_string(index=False)}\n{names[1]}: {spread(ratios, '.1f')} times one at a time"
+    ratios = {name: [many / one for one, many in zip(found[alone], found[name], strict=True)]
+              for name, alone in zip(names[1::2], names[::2], strict=True)}
+    return "\n".join([table(found).to_string(index=False),
+                      *(f"{name}: {spread(values, '.1f')} times one at a time" for name, values in ratios.items())])
 
 
 # ---- Keras ----------------------------------------------------------------------------------------------

@@ -2,16 +2,19 @@
 
 Run from the repository root:
     python benchmarks/gan_step.py [--stargan FOLDER_OF_YUNJEY_STARGAN] [--stylegan2 FOLDER_OF_STYLEGAN2_ADA_PYTORCH]
-                                  [--size 64] [--batch 16] [--repeats 5] [--device auto]
+                                  [--size 64] [--batch 16] [--repeats 5] [--precision float32] [--device auto]
 
-Both sides have the same architecture, batch, precision (float32), losses and threads, and take turns, so that a
-change of the machine's speed meets both. The originals are the user's copies; none of their code is here.
+Both sides have the same architecture, batch, losses and threads, and take turns, so that a change of the machine's
+speed meets both. The originals compute in float32, as they do by default (on a GPU StarGAN's convolutions in the 19 bits
+of TF32, ours in float32 then, too); ours of StarGAN in --precision. The originals are the user's copies; none of their
+code is here.
 """
 
 import argparse
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -33,17 +36,21 @@ def main():
     if options.threads:
         torch.set_num_threads(options.threads)
     engine.keep_memory()
-    print(f"{device.type}, torch {torch.__version__}, {torch.get_num_threads()} threads, {options.size} px, batch "
-          f"{options.batch}, float32; measured matrix-product peak {matrix_peak(device) / 1e9:.0f} GFLOP/s")
+    place = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    print(f"{place}, torch {torch.__version__}, {options.size} px, batch {options.batch}; measured matrix-product peak "
+          f"in float32 {matrix_peak(device) / 1e9:.0f} GFLOP/s")
     torch.manual_seed(0)
     batch = torch.rand(options.batch, 3, options.size, options.size, device=device) * 2 - 1
     label, target = torch.randint(LABELS, (2, options.batch), device=device)
-    contests = {"StarGAN": (our_stargan(batch, label, target), options.stargan
-                            and original_stargan(options.stargan, batch, label, target)),
-                "StyleGAN2": (our_stylegan2(batch), options.stylegan2 and original_stylegan2(options.stylegan2, batch))}
+    contests = {f"StarGAN in {precision}": (our_stargan(batch, label, target, precision), options.stargan
+                                            and original_stargan(options.stargan, batch, label, target))
+                for precision in options.precision if "stargan" in options.only}
+    if "stylegan2" in options.only:
+        contests["StyleGAN2 in float32"] = (our_stylegan2(batch), options.stylegan2
+                                            and original_stylegan2(options.stylegan2, batch))
     for name, (ours, original) in contests.items():
         for what in ours:
-            report(f"{name} {what}", ours[what], original and original[what], options, device)
+            report(f"{name}, {what}", ours[what], original and original[what], options, device, name.split()[-1])
 
 
 def arguments():
@@ -53,18 +60,24 @@ def arguments():
     for name, value in (("size", 64), ("batch", 16), ("repeats", 5), ("threads", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="auto")
-    return parser.parse_args()
+    parser.add_argument("--precision", nargs="+", default=["float32"], choices=("float32", "bfloat16"), help="of our StarGAN")
+    parser.add_argument("--only", nargs="+", default=["stargan", "stylegan2"], choices=("stargan", "stylegan2"))
+    options = parser.parse_args()
+    if "bfloat16" in options.precision and not engine.has_bfloat16(engine.device(options.device).type):
+        parser.error("this device has no bfloat16, and float32 would be measured in its place: leave it out")
+    return options
 
 
-def report(name, ours, original, options, device):
+def report(name, ours, original, options, device, precision):
     """Time both in turn and print the medians."""
     contestants = [step for step in (ours, original) if step]
     flops = counted(ours)
     for step in contestants:
-        step()  # warm-up
+        for _ in range(5 if device.type == "cuda" else 1):  # warm-up; on a GPU ours is recorded meanwhile
+            step()
     times = [[timed(step, device) for step in contestants] for _ in range(options.repeats)]
     medians = [statistics.median(column) for column in zip(*times)]
-    line = f"{name}: {options.batch / medians[0]:.1f} images/s, {flops / medians[0] / matrix_peak(device):.0%} of the peak"
+    line = f"{name}: {options.batch / medians[0]:.1f} images/s, {flops / medians[0] / matrix_peak(device, precision):.0%} of the peak"
     if original:
         ratios = [theirs / mine for mine, theirs in times]
         line += (f"; original {options.batch / medians[1]:.1f} images/s; ratio {statistics.median(ratios):.2f} "
@@ -108,7 +121,7 @@ class Counter(TorchDispatchMode):
 
 def counted(step):
     """Floating-point operations of the products and convolutions of one call."""
-    with Counter() as counter:
+    with torch.compiler.set_stance("force_eager"), Counter() as counter:
         step()
     return counter.total
 
@@ -116,32 +129,36 @@ def counted(step):
 PEAKS = {}
 
 
-def matrix_peak(device):
-    """Floating-point operations per second of the fastest large float32 matrix product, measured once."""
-    if device not in PEAKS:
-        PEAKS[device] = max(product_rates(device).values())
-    return PEAKS[device]
+def matrix_peak(device, precision="float32"):
+    """Floating-point operations per second of the fastest large matrix product, measured once."""
+    if (device, precision) not in PEAKS:
+        PEAKS[device, precision] = max(product_rates(device, precision=precision).values())
+    return PEAKS[device, precision]
 
 
-def product_rates(device, *, side=2048, repeats=5):
-    """Floating-point operations per second of a float32 matrix product, the best of `repeats`, by library.
+def product_rates(device, *, precision="float32", repeats=5):
+    """Floating-point operations per second of a large square matrix product, the best of `repeats`, by library.
 
-    side : of the square matrices. On a CPU `a @ b` goes to MKL, which is slow on processors of other makers, and
-    convolutions to oneDNN, which is not: a peak that one library misses is no peak.
+    On a CPU `a @ b` goes to MKL, which is slow on processors of other makers, and convolutions to oneDNN, which is not: a
+    peak that one library misses is no peak. On a GPU float32 is computed in TF32, as convolutions are.
     """
-    a = torch.rand(side, side, device=device)
+    side = 2048 if device.type == "cpu" else 8192
+    a = torch.rand(side, side, device=device).to(getattr(torch, precision))
     products = {"a @ b": lambda: a @ a}
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if device.type == "cpu" and precision == "float32" and torch.backends.mkldnn.is_available():
         factor, bias = a.to_mkldnn(), torch.zeros(side).to_mkldnn()
         products["oneDNN"] = lambda: F.linear(factor, factor, bias)
+    kept, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
     for product in products.values():
         product()
-    return {name: 2 * side**3 / min(timed(product, device) for _ in range(repeats)) for name, product in products.items()}
+    rates = {name: 2 * side**3 / min(timed(product, device) for _ in range(repeats)) for name, product in products.items()}
+    torch.backends.cuda.matmul.allow_tf32 = kept
+    return rates
 
 
 # ---- StarGAN: one update of the discriminator and one of the generator --------------------------------
 
-def our_stargan(batch, label, target):
+def our_stargan(batch, label, target, precision):
     generator, discriminator = training.seeded(
         lambda: (stargan.Generator(**STARGAN), stargan.Discriminator(
             image_size=batch.shape[2], channels=3, conv_dim=STARGAN["conv_dim"])), 0, batch.device,
@@ -150,19 +167,25 @@ def our_stargan(batch, label, target):
     if batch.device.type != "cpu":
         batch = batch.contiguous(memory_format=torch.channels_last)
 
-    def train():
-        fake = generator(batch, target)
-        mix = torch.rand(len(batch), 1, 1, 1, device=batch.device)
-        loss, _ = losses.stargan_discriminator(discriminator, batch, label, fake.detach(), mix)
+    def in_precision():
+        return engine.in_precision(precision, batch.device)
+
+    def train(batch, label, target):
+        with in_precision():
+            fake = generator(batch, target)
+            mix = torch.rand(len(batch), 1, 1, 1, device=batch.device)
+            loss, _ = losses.stargan_discriminator(discriminator, batch, label, fake.detach(), mix)
         training.update(optimisers[0], loss, discriminator)
-        loss, _ = losses.stargan_generator(generator, discriminator, batch, label, target, fake=fake)
+        with in_precision():
+            loss, _ = losses.stargan_generator(generator, discriminator, batch, label, target, fake=fake)
         training.update(optimisers[1], loss, generator)
 
     def generate():
-        with torch.inference_mode():
+        with torch.inference_mode(), in_precision():
             generator(batch, target)
 
-    return {"training step": train, "generation": generate}
+    step = engine.recorded(train, batch.device)
+    return {"training step": lambda: step(batch, label, target), "generation": generate}
 
 
 def original_stargan(folder, batch, label, target):
@@ -225,7 +248,7 @@ def our_stylegan2(batch):
     def latent():
         return torch.randn(len(batch), STYLEGAN2["latent_size"], device=batch.device)
 
-    def train():
+    def train(batch):
         loss = losses.non_saturating_generator(discriminator(generator(latent())))
         training.update(optimisers[0], loss, generator)
         with torch.no_grad():
@@ -233,7 +256,7 @@ def our_stylegan2(batch):
         loss = losses.non_saturating_discriminator(discriminator(batch), discriminator(fake))
         training.update(optimisers[1], loss, discriminator)
 
-    def penalise():
+    def penalise(batch):
         loss = losses.r1_penalty(discriminator, batch, gamma=1.0) * INTERVAL
         training.update(optimisers[1], loss, discriminator)
 
@@ -241,7 +264,18 @@ def our_stylegan2(batch):
         with torch.inference_mode():
             generator(latent())
 
-    return {"training step": train, "R1 step": penalise, "generation": generate}
+    train, penalise = (engine.recorded(step, batch.device) for step in (train, penalise))
+    return {"training step": lambda: train(batch), "R1 step": lambda: penalise(batch), "generation": generate}
+
+
+def build_kernels(folder):
+    """Build the original's kernels; its own way of doing so fails with a torch of today."""
+    from torch.utils import cpp_extension
+    from torch_utils.ops import bias_act, upfirdn2d
+    for name, module in (("bias_act", bias_act), ("upfirdn2d", upfirdn2d)):
+        sources = [str(Path(folder, "torch_utils", "ops", f"{name}.{kind}").resolve()) for kind in ("cpp", "cu")]
+        module._plugin = cpp_extension.load(f"{name}_plugin", sources, extra_cuda_cflags=["--use_fast_math"])
+        module._inited = True
 
 
 def original_stylegan2(folder, batch):
@@ -249,6 +283,8 @@ def original_stylegan2(folder, batch):
     sys.path.insert(0, folder)
     from torch_utils.ops import conv2d_gradfix
     from training import networks
+    if batch.device.type == "cuda":
+        build_kernels(folder)
     options = {"img_resolution": batch.shape[2], "img_channels": 3, "c_dim": 0}
     widths = {"channel_base": STYLEGAN2["channel_base"], "channel_max": STYLEGAN2["channel_max"]}
     size = STYLEGAN2["latent_size"]

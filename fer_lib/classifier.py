@@ -95,15 +95,6 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
     return Trained(model.eval(), history, best["epoch"], updates, time.perf_counter() - start, last)
 
 
-def in_precision(precision, device):
-    """A context in which convolutions and matrix products on `device` are computed in "float32" or "bfloat16".
-
-    Where the device has no bfloat16 of its own, float32 takes its place: emulated, it would take three times as long.
-    """
-    wanted = precision == "bfloat16" and engine.has_bfloat16(device.type)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
-
-
 def images_per_second(shape, *, updates=12, batch_size=16):
     """How many images a second the paper's CNN trains on, in this process.
 
@@ -170,7 +161,7 @@ def _train_epoch(model, optimizer, data, weights, batches, vary, precision):
     for index in batches:
         index = index.to(images.device)
         batch = as_floats(images[index])
-        with in_precision(precision, images.device):  # anew for every batch: it keeps copies of the weights
+        with engine.in_precision(precision, images.device):  # anew for every batch: it keeps copies of the weights
             logits = model(vary(batch) if vary else batch)
         losses = F.cross_entropy(logits.float(), codes[index], reduction="none")
         loss = (losses * weights[index]).mean()

@@ -32,6 +32,15 @@ def has_bfloat16(kind):
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
+def in_precision(precision, device):
+    """A context in which convolutions and matrix products on `device` are computed in "float32" or "bfloat16".
+
+    Where the device has no bfloat16 of its own, float32 takes its place: emulated, it would take three times as long.
+    """
+    wanted = precision == "bfloat16" and has_bfloat16(device.type)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
 def keep_memory():
     """Let glibc keep freed memory instead of returning it to the system, in this process.
 
@@ -44,6 +53,47 @@ def keep_memory():
         return
     mallopt(-3, 2**25)  # M_MMAP_THRESHOLD of <malloc.h>, the largest value it takes
     mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def recorded(function, device):
+    """`function` of tensors; on a GPU it is recorded as a CUDA graph and then replayed, so that small operations follow
+    each other without waiting for Python.
+
+    function : positional arguments, all tensors on `device`, and each time of the same shapes; all else it uses must stay
+    where it is in memory. It may update networks and draw random numbers on the device, but not look at values or move
+    data to or from the CPU. Its result (tensors in tuples, lists or dicts) is overwritten by the next call on a GPU.
+    Source: Gray, "Getting Started with CUDA Graphs", NVIDIA 2019.
+    """
+    return _Recorded(function) if device.type == "cuda" else function
+
+
+class _Recorded:
+    """See `recorded`. The first calls are carried out as they are, so that all lasting memory is there when it records."""
+
+    def __init__(self, function, *, warm_up=3):
+        self.function, self.left, self.graph = function, warm_up, None
+
+    def __call__(self, *inputs):
+        if self.left:
+            self.left -= 1
+            return self._aside(inputs)
+        if self.graph is None:
+            self.inputs, self.graph = [tensor.clone() for tensor in inputs], torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.result = self.function(*self.inputs)
+        for kept, tensor in zip(self.inputs, inputs, strict=True):
+            kept.copy_(tensor)
+        self.graph.replay()
+        return self.result
+
+    def _aside(self, inputs):
+        """On another stream than the default, as when it records."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            result = self.function(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        return result
 
 
 def job_count(jobs=None):

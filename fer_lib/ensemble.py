@@ -17,20 +17,24 @@ from fer_lib.errors import FerError
 from fer_lib.networks.paper_cnn import PaperCNN
 
 
-def train(parts, validation, *, seeds, steps_per_epoch, max_epochs, lr=1e-4, batch_size=16, device="auto",
-          weights=None, augmented=False, best_by="loss", precision="float32"):
-    """Train one of the paper's CNNs on each training set, all at once and with equally many updates.
+def train(parts, validation, *, seeds, lr=1e-4, batch_size=16, max_epochs=50, patience=5, steps_per_epoch=None,
+          device="auto", weights=None, augmented=False, best_by="loss", precision="float32"):
+    """Train one of the paper's CNNs on each training set, all at once.
 
     Each starts from the weights and sees the images in the order that classifier.train gives it with its seed. Only
     the draws of dropout and augmentation are others, and depend on which classifiers are trained together; without
-    them the weights are those of classifier.train, up to rounding. There is no early stopping.
+    them the weights are those of classifier.train, up to rounding. One that stops early is carried along, but not looked
+    at any more, until all have stopped.
 
-    parts : list of Faces, the training sets, of one image size; their lengths may differ. validation : Faces.
-    seeds : one int per training set. weights : one array or None per training set, or None for no weights at all.
+    parts : list of Faces, the training sets, of one image size; their lengths may differ where steps_per_epoch is given.
+    validation : Faces. seeds : one int per training set.
+    weights : one array or None per training set, or None for no weights at all.
     Other arguments as in classifier.train. Returns a list of classifier.Trained; each one's `seconds` is its share.
     Raises FerError as classifier.train does.
     Source: torch.func, "model ensembling": stacked parameters, the forward pass mapped over them.
     """
+    if steps_per_epoch is None and len(set(map(len, parts))) > 1:
+        raise ValueError("passes over training sets of different lengths: give steps_per_epoch, or sets of one length")
     device, start = engine.device(device), time.perf_counter()
     for part in (*parts, validation):
         classifier.check_six_classes(part, "the validation part" if part is validation else "a training part")
@@ -39,17 +43,17 @@ def train(parts, validation, *, seeds, steps_per_epoch, max_epochs, lr=1e-4, bat
     with classifier.seeded(seeds[0], device):
         models = [_initial(part, seed, device) for part, seed in zip(parts, seeds, strict=True)]
         torch.manual_seed(seeds[0])
-        histories, best, last = _fit(
+        histories, best, last, updates = _fit(
             models, _joined(parts, weights or [None] * len(parts), device), classifier.on_device(validation, device),
             _epochs(parts, seeds, batch_size, steps_per_epoch), vary=classical.vary if augmented else None,
-            lr=lr, max_epochs=max_epochs, best_by=best_by, precision=precision)
+            lr=lr, max_epochs=max_epochs, patience=patience, best_by=best_by, precision=precision)
     seconds = (time.perf_counter() - start) / len(parts)
     trained = []
     for row, model in enumerate(models):
         model.load_state_dict({name: stacked[row] for name, stacked in best["states"].items()})
         final = {name: stacked[row].clone() for name, stacked in last.items()}
         trained.append(classifier.Trained(model.requires_grad_(True).eval(), histories[row], int(best["epochs"][row]),
-                                          steps_per_epoch * max_epochs, seconds, final))
+                                          updates * len(histories[row]), seconds, final))
     return trained
 
 
@@ -80,37 +84,40 @@ def _epochs(parts, seeds, batch_size, steps):
                for batch in zip(*epoch, strict=True)]
 
 
-def _fit(models, data, validation, epochs, *, vary, lr, max_epochs, best_by, precision):
-    """Train all for max_epochs. Returns (list of history DataFrames, best {"epochs", "states"}, last states).
+def _fit(models, data, validation, epochs, *, vary, lr, max_epochs, patience, best_by, precision):
+    """Train all until none goes on. Returns (list of history DataFrames, best {"epochs", "states"}, last states, updates
+    of an epoch).
 
     States are dicts of stacked tensors [K, ...]; the arguments are as in classifier._fit.
     """
     forward = _mapped(models[0])
     states = stack_module_state(models)[0]
     optimizer = torch.optim.Adam(list(states.values()), lr=lr, eps=1e-7, fused=True)
-    scores = torch.full((2, len(models)), float("inf"))
-    best = {"epochs": np.zeros(len(models), int), "states": {name: state.detach().clone() for name, state in states.items()}}
-    rows = []
+    scores, going = torch.full((2, len(models)), float("inf")), torch.ones(len(models), dtype=bool)
+    best, last = ({name: state.detach().clone() for name, state in states.items()} for _ in range(2))
+    best_epochs, rows = torch.zeros(len(models), dtype=int), [[] for _ in models]
     for epoch, batches in enumerate(itertools.islice(epochs, max_epochs), start=1):
         models[0].train()
         train_loss = _train_epoch(forward, states, optimizer, data, batches, vary, precision)
         models[0].eval()
         loss, accuracy = _validate(forward, states, *validation)
-        if not loss.isfinite().all():
-            raise FerError(f"A validation loss became {float(loss.max())} in epoch {epoch}: use a lower lr than {lr}.")
-        rows.append((train_loss, loss, accuracy))
+        if not loss[going].isfinite().all():
+            raise FerError(f"A validation loss became {float(loss[going].max())} in epoch {epoch}: use a lower lr than {lr}.")
+        for k in going.nonzero().flatten().tolist():
+            rows[k].append((epoch, float(train_loss[k]), float(loss[k]), float(accuracy[k])))
         first, second = (loss, torch.zeros_like(loss)) if best_by == "loss" else (-accuracy, loss)
-        better = (first < scores[0]) | ((first == scores[0]) & (second < scores[1]))
+        better = going & ((first < scores[0]) | ((first == scores[0]) & (second < scores[1])))
         scores = torch.where(better, torch.stack([first, second]), scores)
-        best["epochs"][better.numpy()] = epoch
-        for name, state in states.items():
-            best["states"][name][better] = state.detach()[better]
-    columns = ["train_loss", "validation_loss", "validation_accuracy"]
-    tables = [pd.DataFrame(np.array([[float(values[k]) for values in row] for row in rows]), columns=columns)
-              for k in range(len(models))]
-    for table in tables:
-        table.insert(0, "epoch", range(1, len(rows) + 1))
-    return tables, best, {name: state.detach() for name, state in states.items()}
+        best_epochs[better] = epoch
+        for kept, chosen in ((best, better), (last, going)):
+            for name, state in states.items():
+                kept[name][chosen] = state.detach()[chosen]
+        going &= epoch - best_epochs < patience
+        if not going.any():
+            break
+    columns = ["epoch", "train_loss", "validation_loss", "validation_accuracy"]
+    tables = [pd.DataFrame(of_one, columns=columns) for of_one in rows]
+    return tables, {"epochs": best_epochs, "states": best}, last, len(batches)
 
 
 def _mapped(model):
@@ -126,7 +133,7 @@ def _train_epoch(forward, states, optimizer, data, batches, vary, precision):
         rows, counts = rows.to(images.device) + first[:, None], counts.to(images.device)
         batch = classifier.as_floats(images[rows.flatten()])
         batch = (vary(batch) if vary else batch).unflatten(0, rows.shape)
-        with classifier.in_precision(precision, images.device):
+        with engine.in_precision(precision, images.device):
             logits = forward(states, batch)
         losses = F.cross_entropy(logits.float().flatten(0, 1), codes[rows.flatten()], reduction="none")
         sums = (losses.view_as(rows) * weights[rows] * counts).sum(1)

@@ -51,7 +51,7 @@ def flow_smoothness(flow):
     flow : float [B, 2, H, W] in units of half the image. Source: Horn and Schunck 1981, equation 3.
     """
     height, width = flow.shape[2:]
-    pixels = flow * flow.new_tensor([width / 2, height / 2]).view(1, 2, 1, 1)
+    pixels = torch.stack([flow[:, 0] * (width / 2), flow[:, 1] * (height / 2)], 1)
     return pixels.diff(dim=2).square().mean() + pixels.diff(dim=3).square().mean()
 
 

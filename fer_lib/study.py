@@ -367,8 +367,8 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     folder : where each cell's result is kept as it finishes; a second call trains only what is missing.
     jobs : worker processes on a CPU; on a GPU there is only this process.
     ensemble : how many cells are trained together (see ensemble.train), None for `ENSEMBLE` on a GPU and 1 on a CPU.
-        Cells that stop as in the paper are trained one at a time. Draws of dropout and augmentation depend on the
-        company, so that another number gives results that differ as those of another train_seed do.
+        Draws of dropout and augmentation depend on the company, so that another number gives results that differ as
+        those of another train_seed do.
     store : folder in which finished cells are kept beyond this study, or None: another study takes from there those
         that the same code has trained with the same options on the same faces. A new bank leaves most of them valid.
     training : further options of classifier.train (lr, batch_size, max_epochs, patience, precision).
@@ -460,7 +460,7 @@ def _groups(tasks, size):
     """
     groups, open_groups = [], {}
     for task in sorted(tasks, key=_work, reverse=True):
-        kind = ARMS[task.cell.arm].augmented if task.cell.stopping == "updates" else task.cell
+        kind = ARMS[task.cell.arm].augmented, task.cell.stopping, task.cell.stopping == "paper" and _n_images(task.cell)
         if len(open_groups.get(kind, ())) in (0, size):
             open_groups[kind] = []
             groups.append(open_groups[kind])
@@ -485,10 +485,14 @@ def _train_all(groups, *, n_finished, jobs):
 def _work(task):
     """Images that are trained on, the measure of how long a cell takes; a guess where training may stop early."""
     rule = stopping_rule(task.cell, **task.training)
-    n_added = task.cell.n_added if task.cell.arm not in WITHOUT_RATIO else 0
-    n_images = n_added + (task.cell.n_real if task.cell.arm != "generated" else 0)
-    epoch = rule["batch_size"] * rule["steps_per_epoch"] if rule.get("steps_per_epoch") else n_images
+    epoch = rule["batch_size"] * rule["steps_per_epoch"] if rule.get("steps_per_epoch") else _n_images(task.cell)
     return epoch * rule.get("max_epochs", 50) * (1 if task.cell.stopping == "updates" else 0.5)
+
+
+def _n_images(cell):
+    """Length of a cell's training set."""
+    n_added = cell.n_added if cell.arm not in WITHOUT_RATIO else 0
+    return n_added + (cell.n_real if cell.arm != "generated" else 0)
 
 
 LONG = 200_000  # images from which a study first says how long it will take
@@ -534,7 +538,7 @@ def _train_together(tasks):
     rule = stopping_rule(tasks[0].cell, **tasks[0].training)
     results = together.train(parts, inputs["validation"], seeds=[task.cell.train_seed for task in tasks],
                              weights=weights, augmented=ARMS[tasks[0].cell.arm].augmented, device=tasks[0].device,
-                             **{name: value for name, value in rule.items() if name != "patience"})
+                             **rule)
     return [_test(task, trained, inputs) for task, trained in zip(tasks, results, strict=True)]
 
 

@@ -61,7 +61,7 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     generator, discriminator = seeded(lambda: (stylegan2.Generator(**options), CRITICS[critic](given)), seed, device)
     optimisers = (adam(generator, lr=lr, betas=(0.0, 0.99)),
                   adam(discriminator, lr=critic_lr or lr, betas=(0.0, 0.99), interval=r1_interval))
-    rates = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
+    rates = [float(optimiser.param_groups[0]["lr"]) for optimiser in optimisers]
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
 
@@ -79,20 +79,30 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
         formula = losses.relativistic_discriminator if paired else losses.non_saturating_discriminator
         return formula(see(real), see(fake))
 
-    def step(number):
-        for optimiser, rate in zip(optimisers, rates):
-            optimiser.param_groups[0]["lr"] = rate * (falling(number, steps) if decay else 1.0)
-        real = to_device(images[torch.randint(len(images), [batch_size])], device)
-        latent = torch.randn(2, batch_size, generator.latent_size).to(device)
+    def teach(real, latent):
         fake = generator(latent[0])
         terms = {"generator": update(optimisers[0], generator_loss(real, fake), generator)}
         with torch.no_grad():
             fake = generator(latent[1])
         terms["discriminator"] = update(optimisers[1], discriminator_loss(real, fake), discriminator)
+        return terms, fake
+
+    def penalise(real, fake):
+        terms = {}
+        for name, images_seen in (("r1", real), ("r2", fake))[:2 if paired else 1]:
+            penalty = losses.r1_penalty(see, images_seen, gamma=gamma) * r1_interval
+            terms[name] = update(optimisers[1], penalty, discriminator) / r1_interval
+        return terms
+
+    taught, penalised = engine.recorded(teach, device), engine.recorded(penalise, device)
+
+    def step(number):
+        for optimiser, rate in zip(optimisers, rates):
+            set_rate(optimiser, rate * (falling(number, steps) if decay else 1.0))
+        real = to_device(images[torch.randint(len(images), [batch_size])], device)
+        terms, fake = taught(real, torch.randn(2, batch_size, generator.latent_size).to(device))
         if number % r1_interval == 0:
-            for name, images_seen in (("r1", real), ("r2", fake))[:2 if paired else 1]:
-                penalty = losses.r1_penalty(see, images_seen, gamma=gamma) * r1_interval
-                terms[name] = update(optimisers[1], penalty, discriminator) / r1_interval
+            terms = terms | penalised(real, fake)
         seen = (number + 1) * batch_size
         follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
         return terms
@@ -107,13 +117,15 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
 
 def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-4,
                          discriminator_steps=5, weight_class=1.0, weight_cycle=10.0, weight_gradient=10.0,
-                         mirror=True, balanced=True, device="auto", log_every=50, checkpoint_every=100):
+                         mirror=True, balanced=True, precision="float32", device="auto", log_every=50,
+                         checkpoint_every=100):
     """Train StarGAN on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
     faces : Faces [n], every expression present. steps : int, generator updates; each follows
     `discriminator_steps` discriminator updates. image_options : dict with any of conv_dim, n_blocks, n_layers.
     The learning rate falls to 0 over the second half. mirror : flip half of the images left-right.
     balanced : draw every expression equally often, however rare it is; False draws every image equally often.
+    precision : of convolutions, "float32", or "bfloat16", see engine.in_precision.
     Returns the history as in `train_identity_gan`.
     Raises FerError when an expression has no image.
     Source: Choi et al. 2018, sections 3 and 4; settings of Gholipour Picha et al. 2023.
@@ -134,23 +146,39 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
         real = to_device(images[index], device, channels_last=device.type != "cpu")
         if mirror:
             real = augment.mirror(real)
-        return real, labels[index].to(device), labels[other].to(device)
+        mix = torch.rand(batch_size, 1, 1, 1).to(device)
+        return real, labels[index].to(device), labels[other].to(device), mix
+
+    def teach_discriminator(real, label, fake, mix):
+        with engine.in_precision(precision, device):
+            loss, terms = losses.stargan_discriminator(discriminator, real, label, fake, mix, weight_class=weight_class,
+                                                       weight_gradient=weight_gradient)
+        update(optimisers[1], loss, discriminator)
+        return {f"discriminator_{name}": term for name, term in terms.items()}
+
+    def teach_one(real, label, target, mix):
+        with torch.no_grad(), engine.in_precision(precision, device):
+            fake = generator(real, target)
+        return teach_discriminator(real, label, fake, mix)
+
+    def teach_both(real, label, target, mix):
+        with engine.in_precision(precision, device):
+            fake = generator(real, target)
+        d_terms = teach_discriminator(real, label, fake.detach(), mix)
+        with engine.in_precision(precision, device):
+            loss, terms = losses.stargan_generator(generator, discriminator, real, label, target, fake=fake,
+                                                   weight_class=weight_class, weight_cycle=weight_cycle)
+        update(optimisers[0], loss, generator)
+        return d_terms | {f"generator_{name}": term for name, term in terms.items()}
+
+    one, both = engine.recorded(teach_one, device), engine.recorded(teach_both, device)
 
     def step(number):
         for optimiser in optimisers:
-            optimiser.param_groups[0]["lr"] = lr * falling(number, steps)
-        for turn in range(discriminator_steps):
-            real, label, target = draw()
-            with torch.set_grad_enabled(turn == discriminator_steps - 1):  # the last faces teach the generator too
-                fake = generator(real, target)
-            loss, d_terms = losses.stargan_discriminator(
-                discriminator, real, label, fake.detach(), torch.rand(batch_size, 1, 1, 1).to(device),
-                weight_class=weight_class, weight_gradient=weight_gradient)
-            update(optimisers[1], loss, discriminator)
-        loss, g_terms = losses.stargan_generator(generator, discriminator, real, label, target, fake=fake,
-                                                 weight_class=weight_class, weight_cycle=weight_cycle)
-        update(optimisers[0], loss, generator)
-        return {f"discriminator_{k}": v for k, v in d_terms.items()} | {f"generator_{k}": v for k, v in g_terms.items()}
+            set_rate(optimiser, lr * falling(number, steps))
+        for _ in range(discriminator_steps - 1):
+            one(*draw())
+        return both(*draw())  # the last faces teach the generator too
 
     state = {"generator": generator, "discriminator": discriminator,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
@@ -213,45 +241,51 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         shared, by_label = discriminator(augment.diff_augment(image, policy=augmentation))
         return shared + by_label.gather(1, label[:, None])[:, 0], by_label
 
-    def label_loss():
-        real, source, *labels_drawn, _, _ = draw()
-        image, label = torch.cat([real, source]), torch.cat(labels_drawn)
-        return F.cross_entropy(see(image, label)[1], label)
+    def label_loss(real, source, label, source_label, *_):
+        image, labels = torch.cat([real, source]), torch.cat([label, source_label])
+        return F.cross_entropy(see(image, labels)[1], labels)
 
-    def from_sequences():
-        return sequence_terms(generator, encoder, *draw_sequence(), residual_power)
+    def sequence_loss(*frames):
+        return weighted(sequence_terms(generator, encoder, *frames, residual_power))
 
-    def teach_discriminator(number):
-        real, source, label, _, _, latent = draw()
+    def teach_discriminator(real, source, label, _source_label, _same_person, latent):
         with torch.no_grad():
             fake = generator(source, label, latent=latent)
         real_logits, by_label = see(real, label)
         terms = {"discriminator": losses.relativistic_discriminator(real_logits, see(fake, label)[0]),
                  "discriminator_class": F.cross_entropy(by_label, label)}
         update(optimisers[1], sum(terms.values()), discriminator)
-        if number % penalty_interval == 0:
-            terms["r1"] = losses.r1_penalty(lambda image: see(image, label)[0], real, gamma=gamma)
-            terms["r2"] = losses.r1_penalty(lambda image: see(image, label)[0], fake, gamma=gamma)
-            update(optimisers[1], (terms["r1"] + terms["r2"]) * penalty_interval, discriminator)
+        return terms, fake
+
+    def penalise(real, fake, label):
+        terms = {name: losses.r1_penalty(lambda image: see(image, label)[0], image, gamma=gamma)
+                 for name, image in (("r1", real), ("r2", fake))}
+        update(optimisers[1], (terms["r1"] + terms["r2"]) * penalty_interval, discriminator)
         return terms
 
-    def teach_generator():
-        terms = pair_terms(generator, see, *draw(), residual_power)
+    def teach_generator(*drawn):
+        terms = pair_terms(generator, see, *drawn[:6], residual_power)
         if encoder:  # the penalties are those of the pairs
-            terms = from_sequences() | terms
+            terms = sequence_terms(generator, encoder, *drawn[6:], residual_power) | terms
         update(optimisers[0], weighted(terms), taught)
         return terms
 
+    judged, penalised, changed = (engine.recorded(each, device) for each in (teach_discriminator, penalise, teach_generator))
+
     def step(number):
-        for optimiser, rate in zip(optimisers, rates):
-            optimiser.param_groups[0]["lr"] = rate * falling(number, steps)
         if number == 0:
-            warm(warm_up, lr, (discriminator, label_loss), *[(taught, lambda: weighted(from_sequences()))] if encoder else ())
+            warm(warm_up, lr, (discriminator, draw, label_loss), *[(taught, draw_sequence, sequence_loss)] if encoder else ())
             follow(ema, generator, keep=0.0)
-        terms = teach_discriminator(number) | teach_generator()
+        for optimiser, rate in zip(optimisers, rates):
+            set_rate(optimiser, rate * falling(number, steps))
+        drawn = draw()
+        terms, fake = judged(*drawn)
+        if number % penalty_interval == 0:
+            terms = terms | penalised(drawn[0], fake, drawn[2])
+        terms = terms | changed(*draw(), *(draw_sequence() if encoder else ()))
         seen = (number + 1) * batch_size
         follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
-        return {name: term.detach() for name, term in terms.items()}
+        return terms
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"encoder": encoder} if encoder else {})
@@ -264,15 +298,22 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 def warm(steps, lr, first, *others):
     """Updates before the first step of a training; momentum leaves the plateau of guessing sooner.
 
-    first, others : (network, function that returns a loss on faces newly drawn) each; in every update each has its turn. The
-    learning rate of the others falls to 0 over the second half.
+    first, others : (network, function that draws faces, function of these that returns a loss) each; in every update each
+    has its turn. The learning rate of the others falls to 0 over the second half.
     """
-    optimisers = [adam(network, lr=lr, betas=(0.9, 0.99)) for network, _ in (first, *others)]
+    turns = []
+    for network, draw, loss in (first, *others):
+        optimiser = adam(network, lr=lr, betas=(0.9, 0.99))
+
+        def learn(*drawn, optimiser=optimiser, loss=loss, network=network):
+            return update(optimiser, loss(*drawn), network)
+
+        turns.append((optimiser, draw, engine.recorded(learn, next(network.parameters()).device)))
     for number in range(steps):
-        for optimiser in optimisers[1:]:
-            optimiser.param_groups[0]["lr"] = lr * falling(number, steps)
-        for optimiser, (network, loss) in zip(optimisers, (first, *others)):
-            update(optimiser, loss(), network)
+        for optimiser, _, _ in turns[1:]:
+            set_rate(optimiser, lr * falling(number, steps))
+        for _, draw, learn in turns:
+            learn(*draw())
 
 
 def falling(number, steps):
@@ -327,8 +368,8 @@ def sequence_terms(generator, encoder, frame, shown, label, residual_power):
     frame, shown : float [B, C, H, W]; label : int64 [B], the expressions of `shown`. Source: Zhu et al. 2017 (cVAE-GAN).
     """
     mean, log_spread = encoder(frame, shown)
-    latent = mean + log_spread.exp() * torch.randn(mean.shape).to(mean.device)
-    latent = latent * torch.randint(2, (len(latent), 1)).to(latent)
+    latent = mean + log_spread.exp() * torch.randn_like(mean)
+    latent = latent * torch.randint(2, (len(latent), 1), device=mean.device)
     flow, residual = generator.change(frame, label, latent=latent)
     difference = (expression_flow.apply_change(frame, flow, residual) - shown).abs().mean()
     return {"generator_sequence": difference, "generator_latent": losses.latent_divergence(mean, log_spread),
@@ -434,19 +475,24 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     with torch.random.fork_rng():
         for number in range(start, steps):
             torch.manual_seed(step_seed(seed, number))
-            terms.append({name: float(value) for name, value in step(number).items()})
+            terms.append({name: value.detach().clone() for name, value in step(number).items()})
             done = number + 1
             if done % log_every == 0 or done == steps:
                 seconds = spent + time.perf_counter() - began
-                rows.append(_row(done, seconds, terms, rows, batch_size))
+                rows.append(_row(done, seconds, numbers(terms), rows, batch_size))
                 terms = []
                 log.info("step %d of %d, %s", done, steps, _told(rows[-1], steps))
             if done % checkpoint_every == 0 and done < steps:
-                _checkpoint(folder, state, done, rows, terms, spent + time.perf_counter() - began)
+                _checkpoint(folder, state, done, rows, numbers(terms), spent + time.perf_counter() - began)
     history = pd.DataFrame(rows)
     history.to_csv(folder / "history.csv", index=False)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return history
+
+
+def numbers(terms):
+    """Tensors that were kept where they are, as waiting for a GPU at every step would slow it down, as numbers."""
+    return [{name: float(value) for name, value in row.items()} for row in terms]
 
 
 def _row(done, seconds, terms, rows, batch_size):
@@ -483,10 +529,14 @@ def resume(folder, state):
         saved = torch.load(path, map_location="cpu", weights_only=True)
         for name, item in state.items():
             item.load_state_dict(saved["state"][name])
+            for group in getattr(item, "param_groups", ()):
+                if torch.is_tensor(group["lr"]):
+                    group["lr"] = group["lr"].to(group["params"][0].device)
     except Exception as error:  # torch raises many types for a damaged file
         raise FerError(f"The checkpoint {path} cannot be read: delete it to train from the start.") from error
     log.info("resumed at step %d", saved["done"])
-    return saved["done"], saved["rows"], saved["terms"], saved["seconds"]
+    terms = [{name: torch.tensor(value) for name, value in row.items()} for row in saved["terms"]]
+    return saved["done"], saved["rows"], terms, saved["seconds"]
 
 
 def step_seed(seed, number):
@@ -518,7 +568,20 @@ def adam(network, *, lr, betas, interval=None):
     if interval:
         c = interval / (interval + 1)
         lr, betas = lr * c, tuple(beta**c for beta in betas)
-    return torch.optim.Adam(network.parameters(), lr=lr, betas=betas, eps=1e-8)
+    parameters = list(network.parameters())
+    if parameters[0].is_cuda:  # everything that changes stays on the GPU, see engine.recorded
+        return torch.optim.Adam(parameters, lr=torch.tensor(lr, device=parameters[0].device), betas=betas, eps=1e-8,
+                                fused=True, capturable=True)
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=1e-8)
+
+
+def set_rate(optimiser, lr):
+    """Set the learning rate of an optimiser that `adam` made."""
+    group = optimiser.param_groups[0]
+    if torch.is_tensor(group["lr"]):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
 
 
 def update(optimiser, loss, network):
@@ -526,6 +589,8 @@ def update(optimiser, loss, network):
     parameters = list(network.parameters())
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients):
+        if gradient is not None and gradient.is_cuda and gradient.stride() != parameter.stride():
+            gradient = torch.empty_like(parameter).copy_(gradient)  # the fused optimiser wants both in one layout
         parameter.grad = gradient
     optimiser.step()
     return loss.detach()
@@ -534,8 +599,7 @@ def update(optimiser, loss, network):
 @torch.no_grad()
 def follow(ema, network, *, keep):
     """Move the parameters of `ema` towards those of `network`: ema = keep * ema + (1 - keep) * network."""
-    for old, new in zip(ema.parameters(), network.parameters()):
-        old.lerp_(new, 1 - keep)
+    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - keep)
     for old, new in zip(ema.buffers(), network.buffers()):
         old.copy_(new)
 

@@ -192,7 +192,7 @@ def test_bfloat16_learns_and_keeps_float32_weights(monkeypatch):
 @pytest.mark.parametrize("there", [True, False])
 def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch, there):
     monkeypatch.setattr(classifier.engine, "has_bfloat16", lambda kind: there)
-    with classifier.in_precision("bfloat16", torch.device("cpu")):
+    with classifier.engine.in_precision("bfloat16", torch.device("cpu")):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if there else torch.float32)
 

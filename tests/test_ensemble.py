@@ -12,7 +12,7 @@ from fer_lib.errors import FerError
 VALIDATION = striped_faces(18, seed=9)
 PARTS = [striped_faces(n, seed=n) for n in (21, 48, 30)]
 WEIGHTS = [None, np.linspace(0, 1, 48), None]
-OPTIONS = {"steps_per_epoch": 3, "max_epochs": 4, "lr": 1e-3, "best_by": "accuracy", "device": "cpu"}
+OPTIONS = {"steps_per_epoch": 3, "max_epochs": 4, "patience": 9, "lr": 1e-3, "best_by": "accuracy", "device": "cpu"}
 
 
 @pytest.fixture
@@ -32,11 +32,29 @@ def doubles(monkeypatch):
 def test_together_and_one_at_a_time_give_the_same_weights(without_dropout, doubles):
     together = ensemble.train(PARTS, VALIDATION, seeds=[3, 4, 5], weights=WEIGHTS, **OPTIONS)
     for part, seed, weights, result in zip(PARTS, [3, 4, 5], WEIGHTS, together, strict=True):
-        alone = classifier.train(part, VALIDATION, seed=seed, weights=weights, patience=4, **OPTIONS)
+        alone = classifier.train(part, VALIDATION, seed=seed, weights=weights, **OPTIONS)
         assert (result.best_epoch, result.updates) == (alone.best_epoch, alone.updates)
         np.testing.assert_allclose(result.history, alone.history, atol=1e-6)
         for mine, other in ((result.model.state_dict(), alone.model.state_dict()), (result.last_state, alone.last_state)):
             assert all(torch.allclose(mine[name], other[name], atol=1e-6) for name in other)
+
+
+def test_each_stops_when_it_would_alone(without_dropout, doubles):
+    options = {"max_epochs": 9, "patience": 1, "lr": 3e-3, "device": "cpu"}
+    parts, seeds = [striped_faces(33, seed=n) for n in range(4)], [3, 4, 5, 6]
+    together = ensemble.train(parts, VALIDATION, seeds=seeds, **options)
+    for part, seed, result in zip(parts, seeds, together, strict=True):
+        alone = classifier.train(part, VALIDATION, seed=seed, **options)
+        assert (result.best_epoch, result.updates) == (alone.best_epoch, alone.updates)
+        np.testing.assert_allclose(result.history, alone.history, atol=1e-6)
+        for mine, other in ((result.model.state_dict(), alone.model.state_dict()), (result.last_state, alone.last_state)):
+            assert all(torch.allclose(mine[name], other[name], atol=1e-6) for name in other)
+    assert len({result.updates for result in together}) > 1
+
+
+def test_passes_over_sets_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        ensemble.train(PARTS, VALIDATION, seeds=[0, 1, 2])
 
 
 def test_same_seeds_same_weights_and_dropout_differs_between_classifiers():

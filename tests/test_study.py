@@ -351,13 +351,15 @@ def test_cells_trained_together_are_those_trained_one_at_a_time(tmp_path, monkey
         assert all(np.allclose(mine[name], other[name], atol=1e-4) for name in other)
 
 
-def test_only_cells_of_one_kind_with_equal_updates_are_trained_together(tmp_path, monkeypatch):
+def test_only_cells_of_one_kind_are_trained_together(tmp_path, monkeypatch):
     sizes, train = [], study.together.train
     monkeypatch.setattr(study.together, "train", lambda parts, *args, **options: (
-        sizes.append((len(parts), options["augmented"])), train(parts, *args, **options))[1])
-    table = run(tmp_path, cells=MANY, ensemble=3, **FEW_UPDATES)
-    assert sorted(sizes) == [(2, True), (3, False)] and len(table) == 2 * len(MANY)
-    assert run(tmp_path, cells=MANY, ensemble=3, **FEW_UPDATES).equals(table) and len(sizes) == 2
+        sizes.append((len(parts), options["augmented"], len(parts[0]))), train(parts, *args, **options))[1])
+    papers = [cell(arm, ratio, n_real=12, seed=seed) for arm, ratio in (("real", 0), ("mixed", 1)) for seed in (0, 1)]
+    cells = list(dict.fromkeys(MANY + papers))
+    table = run(tmp_path, cells=cells, ensemble=3, **FEW_UPDATES)
+    assert sorted(sizes) == [(2, False, 12), (2, False, 24), (2, True, 12), (3, False, 24)] and len(table) == 2 * len(cells)
+    assert run(tmp_path, cells=cells, ensemble=3, **FEW_UPDATES).equals(table) and len(sizes) == 4
 
 
 def test_a_group_that_does_not_fit_is_trained_in_halves(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 
 """
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +40,19 @@ def low_pass(x, *, up=1, down=1, padding=1, gain=1.0):
 
     x : float [B, C, H, W]. Zero padding on all sides.
     """
-    kernel = torch.tensor(FIR, dtype=x.dtype, device=x.device)
-    kernel = torch.outer(kernel, kernel)
-    kernel = (kernel * (gain / kernel.sum())).expand(x.shape[1], 1, 4, 4)
+    kernel = _fir(gain, x.dtype, x.device).expand(x.shape[1], 1, 4, 4)
     if up == 2:
         return F.conv_transpose2d(x, kernel, stride=2, padding=padding, groups=x.shape[1])
     return F.conv2d(x, kernel, stride=down, padding=padding, groups=x.shape[1])
+
+
+@cache
+def _fir(gain, dtype, device):
+    """FIR x FIR with the sum `gain`, float [4, 4]; made once, as a GPU would wait for it each time."""
+    with torch.inference_mode(False):
+        kernel = torch.tensor(FIR, dtype=dtype, device=device)
+        kernel = torch.outer(kernel, kernel)
+        return kernel * (gain / kernel.sum())
 
 
 class Linear(nn.Module):
