@@ -39,8 +39,8 @@ def shift(images, *, share=0.125):
     padded = F.pad(images, [reach] * 4)
     rows = torch.randint(2 * reach + 1, (n, 1), device=images.device) + torch.arange(height, device=images.device)
     columns = torch.randint(2 * reach + 1, (n, 1), device=images.device) + torch.arange(width, device=images.device)
-    index = torch.arange(n, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    moved = padded.gather(2, rows[:, None, :, None].expand(-1, channels, -1, padded.shape[3]))
+    return moved.gather(3, columns[:, None, None].expand(-1, channels, height, -1))
 
 
 def cutout(images, *, share=0.5):
