@@ -39,15 +39,16 @@ def main():
     jobs = engine.job_count(options.jobs)
     print(machine(), flush=True)
     with ExitStack() as stack:
-        contestants = ours(options, jobs) | peaks(jobs)
+        contestants = {} if options.gpu_only else ours(options, jobs) | peaks(jobs)
         if options.keras:
             contestants |= keras(options, jobs, stack)
         figures = take_turns(contestants, options.repeats)
     per_image = operations_per_image(options.size)
     print(f"{options.size} px, batch {BATCH_SIZE}, {options.images} images per process and turn, "
           f"{options.repeats} turns; {per_image / 1e9:.3f} GFLOP per image\n")
-    print(table(figures).to_string(index=False))
-    print("\n" + "\n".join(conclusions(figures, jobs, per_image, options.precision)))
+    if figures:
+        print(table(figures).to_string(index=False))
+        print("\n" + "\n".join(conclusions(figures, jobs, per_image, options.precision)))
     print(gpu(options, figures) if torch.cuda.is_available() else
           "No NVIDIA GPU here: one classifier at a time against many together was not measured.")
     if options.json:
@@ -65,8 +66,11 @@ def arguments():
     parser.add_argument("--ensemble", type=int, default=64, help="classifiers trained together on an NVIDIA GPU")
     parser.add_argument("--precision", nargs="+", default=["float32"], choices=list(POLICIES), help="one or both")
     parser.add_argument("--json", metavar="FILE", help="keep every rate there")
+    parser.add_argument("--gpu-only", action="store_true", help="leave out what runs on processors")
     options = parser.parse_args()
-    if "bfloat16" in options.precision and not engine.has_bfloat16("cpu"):
+    if options.gpu_only and (options.keras or not torch.cuda.is_available()):
+        parser.error("--gpu-only needs an NVIDIA GPU, and no --keras")
+    if "bfloat16" in options.precision and not options.gpu_only and not engine.has_bfloat16("cpu"):
         parser.error("this processor has no bfloat16, and float32 would be measured in its place: leave it out")
     return options
 

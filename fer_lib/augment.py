@@ -40,7 +40,8 @@ def shift(images, *, share=0.125):
     rows = torch.randint(2 * reach + 1, (n, 1), device=images.device) + torch.arange(height, device=images.device)
     columns = torch.randint(2 * reach + 1, (n, 1), device=images.device) + torch.arange(width, device=images.device)
     moved = padded.gather(2, rows[:, None, :, None].expand(-1, channels, -1, padded.shape[3]))
-    return moved.gather(3, columns[:, None, None].expand(-1, channels, height, -1))
+    moved = moved.gather(3, columns[:, None, None].expand(-1, channels, height, -1))
+    return moved.contiguous(memory_format=torch.channels_last)
 
 
 def cutout(images, *, share=0.5):

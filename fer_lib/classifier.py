@@ -73,8 +73,7 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
     Raises FerError for another precision, when a class has no image, another label than the six occurs, or sizes differ.
     Source: arXiv 2303.15223 and the authors' public repository Facial-Expression-Recognition.
     """
-    if precision not in ("float32", "bfloat16"):
-        raise FerError(f"The precision {precision!r} is unknown: use float32 or bfloat16.")
+    engine.check_precision(precision)
     check_six_classes(train, "the training part")
     check_six_classes(validation, "the validation part")
     check_shapes(train, validation)

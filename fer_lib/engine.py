@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import warnings
 from functools import lru_cache
 
 import joblib
@@ -32,13 +33,26 @@ def has_bfloat16(kind):
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
+def check_precision(precision):
+    """Raise FerError for a precision that `in_precision` does not know."""
+    if precision not in ("float32", "bfloat16"):
+        raise FerError(f"The precision {precision!r} is unknown: use float32 or bfloat16.")
+
+
 def in_precision(precision, device):
     """A context in which convolutions and matrix products on `device` are computed in "float32" or "bfloat16".
 
     Where the device has no bfloat16 of its own, float32 takes its place: emulated, it would take three times as long.
     """
+    check_precision(precision)
     wanted = precision == "bfloat16" and has_bfloat16(device.type)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def fastest_convolutions():
+    """A context in which a GPU tries which way of convolving is the fastest; their sums differ in the last digits."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False,
+                                      allow_tf32=torch.backends.cudnn.allow_tf32)
 
 
 def keep_memory():
@@ -74,17 +88,23 @@ class _Recorded:
         self.function, self.left, self.graph = function, warm_up, None
 
     def __call__(self, *inputs):
-        if self.left:
-            self.left -= 1
-            return self._aside(inputs)
         if self.graph is None:
-            self.inputs, self.graph = [tensor.clone() for tensor in inputs], torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.result = self.function(*self.inputs)
+            with warnings.catch_warnings():  # the weights were made on the default stream, which does no harm
+                warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+                if self.left:
+                    self.left -= 1
+                    return self._aside(inputs)
+                self._record(inputs)
         for kept, tensor in zip(self.inputs, inputs, strict=True):
             kept.copy_(tensor)
         self.graph.replay()
         return self.result
+
+    def _record(self, inputs):
+        self.inputs, graph = [tensor.clone() for tensor in inputs], torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.result = self.function(*self.inputs)
+        self.graph = graph
 
     def _aside(self, inputs):
         """On another stream than the default, as when it records."""

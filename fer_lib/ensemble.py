@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fer_lib import classical, classifier, engine
 from fer_lib.errors import FerError
+from fer_lib.labels import EXPRESSIONS
 from fer_lib.networks.paper_cnn import PaperCNN
 
 
@@ -35,6 +36,7 @@ def train(parts, validation, *, seeds, lr=1e-4, batch_size=16, max_epochs=50, pa
     """
     if steps_per_epoch is None and len(set(map(len, parts))) > 1:
         raise ValueError("passes over training sets of different lengths: give steps_per_epoch, or sets of one length")
+    engine.check_precision(precision)
     device, start = engine.device(device), time.perf_counter()
     for part in (*parts, validation):
         classifier.check_six_classes(part, "the validation part" if part is validation else "a training part")
@@ -55,6 +57,25 @@ def train(parts, validation, *, seeds, lr=1e-4, batch_size=16, max_epochs=50, pa
         trained.append(classifier.Trained(model.requires_grad_(True).eval(), histories[row], int(best["epochs"][row]),
                                           updates * len(histories[row]), seconds, final))
     return trained
+
+
+def images_per_second(shape, *, n, updates=9, batch_size=16):
+    """How many images a second n of the paper's CNNs train on together, in this process; see classifier.images_per_second."""
+    image_size, channels, device, precision = shape
+    device = engine.device(device)
+    engine.keep_memory()
+    with classifier.seeded(0, device):
+        models = [PaperCNN(image_size=image_size, channels=channels).to(device) for _ in range(n)]
+        states = stack_module_state(models)[0]
+        optimizer = torch.optim.Adam(list(states.values()), fused=True)
+        images = torch.randint(0, 256, (batch_size, channels, image_size, image_size), dtype=torch.uint8, device=device)
+        data = (images, torch.arange(batch_size, device=device) % len(EXPRESSIONS), torch.ones(batch_size, device=device),
+                torch.zeros(n, dtype=torch.long, device=device))
+        batch = torch.arange(batch_size).expand(n, -1), torch.ones(n, batch_size)
+        _train_epoch(_mapped(models[0]), states, optimizer, data, [batch] * (updates // 3), None, precision)
+        start, counted = time.perf_counter(), updates - updates // 3
+        _train_epoch(_mapped(models[0]), states, optimizer, data, [batch] * counted, None, precision)
+        return counted * n * batch_size / (time.perf_counter() - start)
 
 
 def _initial(part, seed, device):

@@ -43,8 +43,7 @@ GRID = {**STILL, "max_width": "1160px", "grid_gap": "8px"}
 TILES = {**GRID, "grid_template_columns": "repeat(auto-fill, minmax(min(124px, max(22%, 68px)), 1fr))"}  # 8 columns, 4 on a phone
 LARGE = {**GRID, "grid_template_columns": "repeat(auto-fit, minmax(150px, 1fr))", "align_items": "flex-start"}
 WHAT = {"real": "real photographs", "rendered": "rendered faces, the built-in stand-in for photographs"}
-SHIPPED = {"demo": "built-in", "built_in": "built-in", "built_in_study": "built-in", "built_in_long": "built-in",
-           "fer2013": "fer2013"}  # profile -> folder below weights/
+SHIPPED = {"demo": "built-in", "built_in": "built-in", "built_in_study": "built-in", "fer2013": "fer2013"}  # profile -> folder below weights/
 
 
 # ---- the generators ------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def stargan_discriminator(discriminator, real, label, fake, mix, *, weight_class
     """
     real_score, real_class = discriminator(real)
     fake_score, _ = discriminator(fake)
-    terms = {"critic": fake_score.mean() - real_score.mean(), "class": F.cross_entropy(real_class, label),
+    terms = {"critic": fake_score.float().mean() - real_score.float().mean(), "class": F.cross_entropy(real_class, label),
              "gradient": wasserstein_gradient_penalty(lambda x: discriminator(x)[0], real, fake, mix)}
     loss = terms["critic"] + weight_class * terms["class"] + weight_gradient * terms["gradient"]
     return loss, {name: term.detach() for name, term in terms.items()}
@@ -98,7 +98,7 @@ def stargan_generator(generator, discriminator, real, label, target, *, fake=Non
     """
     fake = generator(real, target) if fake is None else fake
     fake_score, fake_class = discriminator(fake)
-    terms = {"critic": -fake_score.mean(), "class": F.cross_entropy(fake_class, target),
+    terms = {"critic": -fake_score.float().mean(), "class": F.cross_entropy(fake_class, target),
              "cycle": F.l1_loss(generator(fake, label), real)}
     loss = terms["critic"] + weight_class * terms["class"] + weight_cycle * terms["cycle"]
     return loss, {name: term.detach() for name, term in terms.items()}

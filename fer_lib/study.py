@@ -394,9 +394,9 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     if waiting:
         _save_inputs(inputs, folder / "inputs")
         jobs = 1 if device.type == "cuda" else jobs
-        announce(sum(map(_work, waiting)), len(waiting), train, jobs=jobs, device=device,
-                 precision=training.get("precision", "float32"))
         ensemble = ensemble or (ENSEMBLE if device.type == "cuda" else 1)
+        announce(sum(map(_work, waiting)), len(waiting), train, jobs=jobs, device=device, ensemble=min(ensemble, len(waiting)),
+                 precision=training.get("precision", "float32"))
         _train_all(_groups(waiting, ensemble), n_finished=len(tasks) - len(waiting), jobs=jobs)
         shutil.rmtree(folder / "inputs")
     rows = [row for task in tasks for row in _finished(task)["rows"]]
@@ -498,10 +498,11 @@ def _n_images(cell):
 LONG = 200_000  # images from which a study first says how long it will take
 
 
-def announce(work, n_cells, faces, *, jobs=None, device="cpu", precision="float32"):
+def announce(work, n_cells, faces, *, jobs=None, device="cpu", ensemble=1, precision="float32"):
     """Log how long a study will take, from the speed of this machine with all its processes busy.
 
-    work : images to train on. faces : Faces of the size that is trained on. Returns seconds, None for a short study.
+    work : images to train on. faces : Faces of the size that is trained on. ensemble : how many cells a GPU trains
+    together. Returns seconds, None for a short study.
     """
     if work < LONG:
         return None
@@ -509,11 +510,21 @@ def announce(work, n_cells, faces, *, jobs=None, device="cpu", precision="float3
         logger.info("this machine has no bfloat16: it computes in float32 instead")
     n = 1 if str(device) == "cuda" else engine.job_count(jobs)
     shape = [(faces.image_size, faces.channels, str(device), precision)] * n
-    speed = sum(rate for _, rate in engine.map(classifier.images_per_second, shape, jobs=n))
+    speed = (_speed_together(shape[0], ensemble) if str(device) == "cuda" and ensemble > 1 else
+             sum(rate for _, rate in engine.map(classifier.images_per_second, shape, jobs=n)))
     logger.info("%d classifiers, %.1f million images to train on: about %.0f min on %d process%s (%.0f images/s); "
                 "an interrupted study goes on where it stopped", n_cells, work / 1e6, work / speed / 60, n,
                 "es" if n > 1 else "", speed)
     return work / speed
+
+
+def _speed_together(shape, n):
+    """Images per second of n classifiers trained together, or of as many as the memory allows."""
+    try:
+        return together.images_per_second(shape, n=n)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return _speed_together(shape, n // 2)
 
 
 def train_group(tasks):

@@ -255,20 +255,20 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         terms = {"discriminator": losses.relativistic_discriminator(real_logits, see(fake, label)[0]),
                  "discriminator_class": F.cross_entropy(by_label, label)}
         update(optimisers[1], sum(terms.values()), discriminator)
-        return terms, fake
+        return detached(terms), fake
 
     def penalise(real, fake, label):
         terms = {name: losses.r1_penalty(lambda image: see(image, label)[0], image, gamma=gamma)
                  for name, image in (("r1", real), ("r2", fake))}
         update(optimisers[1], (terms["r1"] + terms["r2"]) * penalty_interval, discriminator)
-        return terms
+        return detached(terms)
 
     def teach_generator(*drawn):
         terms = pair_terms(generator, see, *drawn[:6], residual_power)
         if encoder:  # the penalties are those of the pairs
             terms = sequence_terms(generator, encoder, *drawn[6:], residual_power) | terms
         update(optimisers[0], weighted(terms), taught)
-        return terms
+        return detached(terms)
 
     judged, penalised, changed = (engine.recorded(each, device) for each in (teach_discriminator, penalise, teach_generator))
 
@@ -472,10 +472,10 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     folder, began = Path(folder), time.perf_counter()
     engine.keep_memory()
     start, rows, terms, spent = resume(folder, state)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), engine.fastest_convolutions():
         for number in range(start, steps):
             torch.manual_seed(step_seed(seed, number))
-            terms.append({name: value.detach().clone() for name, value in step(number).items()})
+            terms.append({name: value.clone() for name, value in step(number).items()})
             done = number + 1
             if done % log_every == 0 or done == steps:
                 seconds = spent + time.perf_counter() - began
@@ -488,6 +488,10 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     history.to_csv(folder / "history.csv", index=False)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return history
+
+
+def detached(terms):
+    return {name: term.detach() for name, term in terms.items()}
 
 
 def numbers(terms):
@@ -528,15 +532,25 @@ def resume(folder, state):
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         for name, item in state.items():
-            item.load_state_dict(saved["state"][name])
-            for group in getattr(item, "param_groups", ()):
-                if torch.is_tensor(group["lr"]):
-                    group["lr"] = group["lr"].to(group["params"][0].device)
+            if isinstance(item, torch.optim.Optimizer):
+                _resume_optimiser(item, saved["state"][name])
+            else:
+                item.load_state_dict(saved["state"][name])
     except Exception as error:  # torch raises many types for a damaged file
         raise FerError(f"The checkpoint {path} cannot be read: delete it to train from the start.") from error
     log.info("resumed at step %d", saved["done"])
     terms = [{name: torch.tensor(value) for name, value in row.items()} for row in saved["terms"]]
     return saved["done"], saved["rows"], terms, saved["seconds"]
+
+
+def _resume_optimiser(optimiser, saved):
+    """Load the state of an optimiser that `adam` made, perhaps for another kind of device."""
+    for old, new in zip(saved["param_groups"], optimiser.param_groups, strict=True):
+        old |= {name: new[name] for name in ("lr", "fused", "capturable")}
+    optimiser.load_state_dict(saved)
+    for parameter, moments in optimiser.state.items():  # in the parameter's layout, which a fused optimiser expects
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])
 
 
 def step_seed(seed, number):

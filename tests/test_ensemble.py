@@ -63,6 +63,10 @@ def test_same_seeds_same_weights_and_dropout_differs_between_classifiers():
     assert all(map(torch.equal, first, again)) and not torch.equal(*first)
 
 
+def test_speed_is_that_of_all_together():
+    assert ensemble.images_per_second((32, 1, "cpu", "float32"), n=2, updates=3, batch_size=6) > 0
+
+
 def test_it_learns_what_can_be_learnt():
     options = OPTIONS | {"steps_per_epoch": 8, "max_epochs": 8}
     results = ensemble.train([striped_faces(120, seed=1)] * 2, VALIDATION, seeds=[0, 1], **options)

@@ -351,6 +351,16 @@ def test_cells_trained_together_are_those_trained_one_at_a_time(tmp_path, monkey
         assert all(np.allclose(mine[name], other[name], atol=1e-4) for name in other)
 
 
+def test_the_time_of_cells_trained_together_is_told_from_their_own_speed(monkeypatch):
+    def speed(shape, n):
+        if n > 4:
+            raise torch.OutOfMemoryError
+        return 100.0 * n
+
+    monkeypatch.setattr(study.together, "images_per_second", speed)
+    assert study.announce(study.LONG, 9, POOL, device="cuda", ensemble=9) == study.LONG / 400
+
+
 def test_only_cells_of_one_kind_are_trained_together(tmp_path, monkeypatch):
     sizes, train = [], study.together.train
     monkeypatch.setattr(study.together, "train", lambda parts, *args, **options: (

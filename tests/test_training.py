@@ -232,3 +232,21 @@ def test_sequences_without_a_name_or_with_one_expression_are_refused():
         training.sequence_drawer(make_faces(), 4, torch.device("cpu"))
     with pytest.raises(FerError, match="two expressions"):
         training.sequence_drawer(make_sequences().of(["anger"]), 4, torch.device("cpu"))
+
+
+def test_an_optimiser_goes_on_in_the_way_of_the_device_that_it_is_on():
+    network = torch.nn.Conv2d(2, 4, 3).to(memory_format=torch.channels_last)
+    optimiser = training.adam(network, lr=0.1, betas=(0.5, 0.9))
+    training.update(optimiser, network(torch.ones(1, 2, 5, 5)).sum(), network)
+    saved = optimiser.state_dict()
+    elsewhere = {"state": {number: {name: value.contiguous() for name, value in moments.items()}
+                           for number, moments in saved["state"].items()},
+                 "param_groups": [group | {"lr": torch.tensor(0.3), "fused": True, "capturable": True}
+                                  for group in saved["param_groups"]]}
+    resumed = training.adam(network, lr=0.1, betas=(0.5, 0.9))
+    training._resume_optimiser(resumed, elsewhere)
+    assert resumed.param_groups == optimiser.param_groups
+    for parameter in network.parameters():
+        for name in ("exp_avg", "exp_avg_sq"):
+            mine, other = (each.state[parameter][name] for each in (resumed, optimiser))
+            assert torch.equal(mine, other) and mine.stride() == parameter.stride()

@@ -4,6 +4,7 @@ Source: Choi et al., "StarGAN: Unified Generative Adversarial Networks for Multi
 Translation", CVPR 2018 (arXiv 1711.09020), tables 4 and 5.
 """
 
+import logging
 from functools import cache
 
 import torch
@@ -12,16 +13,19 @@ from torch import nn
 
 from fer_lib.errors import FerError
 
+log = logging.getLogger(__name__)
+
 
 def _norm(channels):
     return _InstanceNorm(channels, affine=True)
 
 
 class _InstanceNorm(nn.InstanceNorm2d):
-    """On a GPU compiled, with the channels last, as the library's own copies them to the front and back."""
+    """Compiled while a GPU trains it, as the library's own copies the channels, which are last, to the front and back."""
 
     def forward(self, x):
-        return _compiled_norm()(x, self.weight, self.bias, self.eps) if x.is_cuda else super().forward(x)
+        compiled = x.is_cuda and self.training and compiled_norm()
+        return compiled(x, self.weight, self.bias, self.eps) if compiled else super().forward(x)
 
 
 def _normalised(x, weight, bias, eps):
@@ -32,8 +36,16 @@ def _normalised(x, weight, bias, eps):
 
 
 @cache
-def _compiled_norm():
-    return torch.compile(_normalised, dynamic=False)
+def compiled_norm():
+    """`_normalised`, compiled for GPUs, or None where the compiler does not work (it needs Triton and a C compiler)."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)  # one for each size, with and without gradients
+    compiled = torch.compile(_normalised, dynamic=False)
+    try:
+        compiled(torch.ones(1, 8, 4, 4, device="cuda"), *torch.ones(2, 8, device="cuda"), 1e-5)
+    except Exception as error:  # of many types, from compilers that are not there to errors of the system
+        log.info("StarGAN's normalisation is not compiled (%s): training is slower", type(error).__name__)
+        return None
+    return compiled
 
 
 class ResidualBlock(nn.Module):
