@@ -236,7 +236,7 @@ def seeded(seed, device):
     torch.set_flush_denormal(True)
     try:
         with (torch.random.fork_rng([device] if device.type == "cuda" else []),
-              torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)):
+              torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)):
             torch.manual_seed(seed)
             yield
     finally:

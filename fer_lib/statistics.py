@@ -15,7 +15,7 @@ from fer_lib.variance import image_variance, variance_split
 
 __all__ = ["accuracy_by_intensity", "accuracy_by_ratio", "accuracy_interval", "accuracy_intervals", "brier_scores",
            "calibration", "cluster_codes", "confusion_change", "equivalent_size", "expected_calibration_error",
-           "gain_by_intensity", "gains_against", "gains_table", "holm", "image_variance", "intensity_slope",
+           "gain_by_intensity", "gains_against", "gains_over_seeds", "gains_table", "holm", "image_variance", "intensity_slope",
            "law", "learning_curve", "paired_gain", "predict_gain", "recall_by_expression", "recall_gains",
            "recovered_share", "seed_interval", "stack_predictions", "summary", "transfer", "upper_bound",
            "variance_design", "variance_split", "worth"]
@@ -50,6 +50,24 @@ def recall_by_expression(table, *, level=0.95):
     rows = [(*key, name, *seed_interval(group[f"recall_{name}"], level=level).values())
             for key, group in table.groupby(["test_set", "arm", "ratio"], sort=False) for name in EXPRESSIONS]
     return pd.DataFrame(rows, columns=["test_set", "arm", "ratio", "expression", "recall", "low", "high"])
+
+
+def gains_over_seeds(table, *, baseline=REFERENCE, level=0.95):
+    """Gain of every kind of classifier over the baseline of the same n_real and seeds, with its t interval.
+
+    table : DataFrame as study.run returns it, or as results/<profile>/ratio_study.csv holds it; of classifiers that make
+        equally many updates.
+    Returns a DataFrame: test_set, n_real, arm, ratio, weight, intensity, truncation, seeds, gain, low, high (points; on
+    these very test images, so beside intervals over both, see paired_gain, where seeds are few).
+    """
+    keys = ["test_set", "n_real", *SEEDS]
+    rows = table[table["stopping"] == "updates"]
+    base = rows[rows["arm"] == baseline].set_index(keys)["accuracy"].rename("before")
+    rows = rows[rows["arm"] != baseline].join(base, on=keys).dropna(subset="before")
+    kinds = ["test_set", "n_real", "arm", "ratio", "weight", "intensity", "truncation"]
+    found = [(*key, len(group), *seed_interval(100 * (group["accuracy"] - group["before"]), level=level).values())
+             for key, group in rows.groupby(kinds, sort=False)]
+    return pd.DataFrame(found, columns=[*kinds, "seeds", "gain", "low", "high"])
 
 
 # ---- arms and their seeds ------------------------------------------------------------------------------

@@ -200,3 +200,11 @@ def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch, there):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(FerError, match="'float8' is unknown: use float32 or bfloat16"):
         train(striped_faces(12, seed=0), striped_faces(12, seed=1), precision="float8")
+
+
+def test_training_leaves_a_gpu_its_fast_convolutions_and_makes_them_deterministic():
+    cudnn = torch.backends.cudnn
+    with classifier.seeded(0, torch.device("cpu")):
+        assert cudnn.enabled and cudnn.deterministic and not cudnn.allow_tf32 and not cudnn.benchmark
+    with classifier.engine.fastest_convolutions():
+        assert cudnn.enabled and cudnn.benchmark

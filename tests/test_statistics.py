@@ -277,3 +277,16 @@ def test_accuracy_intervals_have_one_row_per_arm_and_test_set():
     _, correct, subjects = full_study(np.random.default_rng(19))
     means = statistics.accuracy_intervals(correct, clusters=subjects, resamples=200)
     assert len(means) == 16 and (means["low"] < means["accuracy"]).all() and set(means["seeds"]) == {5, 8}
+
+
+def test_gains_over_seeds_are_paired_by_seed_and_size():
+    rows = [{"arm": arm, "ratio": ratio, "n_real": n_real, "split_seed": seed, "generator_seed": seed, "train_seed": seed,
+             "test_set": "lab", "weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": stopping,
+             "accuracy": level + 0.1 * seed + gain}
+            for n_real, level in ((60, 0.2), (120, 0.4)) for seed in range(3)
+            for arm, ratio, stopping, gain in (("real_long", 0, "updates", 0.0), ("real", 0, "paper", 0.5),
+                                               ("mixed", 5, "updates", 0.03 + 0.01 * seed))]
+    alone = {**rows[2], "split_seed": 9, "accuracy": 1.0}  # a seed that the baseline lacks
+    found = statistics.gains_over_seeds(pd.DataFrame([*rows, alone]))
+    assert found["n_real"].tolist() == [60, 120] and set(found["arm"]) == {"mixed"} and set(found["seeds"]) == {3}
+    assert np.allclose(found["gain"], 4.0) and np.allclose(found["high"] - found["gain"], 4.302653 / 3**0.5)
