@@ -523,6 +523,8 @@ def _speed_together(shape, n):
     try:
         return together.images_per_second(shape, n=n)
     except torch.OutOfMemoryError:
+        if n == 1:
+            raise
         torch.cuda.empty_cache()
         return _speed_together(shape, n // 2)
 

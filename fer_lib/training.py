@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,35 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     rates = [float(optimiser.param_groups[0]["lr"]) for optimiser in optimisers]
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
+    teach, penalise = (engine.recorded(each, device) for each in identity_steps(
+        generator, discriminator, optimisers, paired=paired, augmentation=augmentation, gamma=gamma, r1_interval=r1_interval))
 
+    def step(number):
+        for optimiser, rate in zip(optimisers, rates):
+            set_rate(optimiser, rate * (falling(number, steps) if decay else 1.0))
+        real = to_device(images[torch.randint(len(images), [batch_size])], device)
+        terms, fake = teach(real, torch.randn(2, batch_size, generator.latent_size).to(device))
+        if number % r1_interval == 0:
+            terms = terms | penalise(real, fake)
+        seen = (number + 1) * batch_size
+        follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
+        return terms
+
+    state = {"generator": generator, "discriminator": discriminator, "ema": ema,
+             "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
+    history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+                   log_every=log_every, checkpoint_every=checkpoint_every)
+    save_weights(ema, folder, name="generator", options=options, kind="stylegan2", faces=faces)
+    return history
+
+
+def identity_steps(generator, discriminator, optimisers, *, paired, augmentation, gamma, r1_interval):
+    """What an update of the identity GAN does: functions teach(real, latents), which updates both networks and returns
+    (terms, fake), and penalise(real, fake), which updates the discriminator and returns terms.
+
+    optimisers : of the generator and of the discriminator. paired : relativistic, with R2. Others as in train_identity_gan.
+    real, fake : float [B, C, H, W]. latents : float [2, B, latent_size], for the generator's and the discriminator's turn.
+    """
     def see(image):
         return discriminator(augment.diff_augment(image, policy=augmentation))
 
@@ -79,11 +108,11 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
         formula = losses.relativistic_discriminator if paired else losses.non_saturating_discriminator
         return formula(see(real), see(fake))
 
-    def teach(real, latent):
-        fake = generator(latent[0])
+    def teach(real, latents):
+        fake = generator(latents[0])
         terms = {"generator": update(optimisers[0], generator_loss(real, fake), generator)}
         with torch.no_grad():
-            fake = generator(latent[1])
+            fake = generator(latents[1])
         terms["discriminator"] = update(optimisers[1], discriminator_loss(real, fake), discriminator)
         return terms, fake
 
@@ -94,25 +123,7 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
             terms[name] = update(optimisers[1], penalty, discriminator) / r1_interval
         return terms
 
-    taught, penalised = engine.recorded(teach, device), engine.recorded(penalise, device)
-
-    def step(number):
-        for optimiser, rate in zip(optimisers, rates):
-            set_rate(optimiser, rate * (falling(number, steps) if decay else 1.0))
-        real = to_device(images[torch.randint(len(images), [batch_size])], device)
-        terms, fake = taught(real, torch.randn(2, batch_size, generator.latent_size).to(device))
-        if number % r1_interval == 0:
-            terms = terms | penalised(real, fake)
-        seen = (number + 1) * batch_size
-        follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
-        return terms
-
-    state = {"generator": generator, "discriminator": discriminator, "ema": ema,
-             "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
-    history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
-                   log_every=log_every, checkpoint_every=checkpoint_every)
-    save_weights(ema, folder, name="generator", options=options, kind="stylegan2", faces=faces)
-    return history
+    return teach, penalise
 
 
 def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-4,
@@ -171,14 +182,14 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
         update(optimisers[0], loss, generator)
         return d_terms | {f"generator_{name}": term for name, term in terms.items()}
 
-    one, both = engine.recorded(teach_one, device), engine.recorded(teach_both, device)
+    teach_one, teach_both = (engine.recorded(each, device) for each in (teach_one, teach_both))
 
     def step(number):
         for optimiser in optimisers:
             set_rate(optimiser, lr * falling(number, steps))
         for _ in range(discriminator_steps - 1):
-            one(*draw())
-        return both(*draw())  # the last faces teach the generator too
+            teach_one(*draw())
+        return teach_both(*draw())  # the last faces teach the generator too
 
     state = {"generator": generator, "discriminator": discriminator,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
@@ -234,55 +245,23 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     draw = pair_drawer(concatenate([faces, sequences]) if encoder else faces, batch_size, generator.latent_size, device)
     draw_sequence = sequence_drawer(sequences, batch_size, device) if encoder else None
 
-    def weighted(terms):
-        return sum(weights[name] * term for name, term in terms.items())
-
-    def see(image, label):
-        shared, by_label = discriminator(augment.diff_augment(image, policy=augmentation))
-        return shared + by_label.gather(1, label[:, None])[:, 0], by_label
-
-    def label_loss(real, source, label, source_label, *_):
-        image, labels = torch.cat([real, source]), torch.cat([label, source_label])
-        return F.cross_entropy(see(image, labels)[1], labels)
-
-    def sequence_loss(*frames):
-        return weighted(sequence_terms(generator, encoder, *frames, residual_power))
-
-    def teach_discriminator(real, source, label, _source_label, _same_person, latent):
-        with torch.no_grad():
-            fake = generator(source, label, latent=latent)
-        real_logits, by_label = see(real, label)
-        terms = {"discriminator": losses.relativistic_discriminator(real_logits, see(fake, label)[0]),
-                 "discriminator_class": F.cross_entropy(by_label, label)}
-        update(optimisers[1], sum(terms.values()), discriminator)
-        return detached(terms), fake
-
-    def penalise(real, fake, label):
-        terms = {name: losses.r1_penalty(lambda image: see(image, label)[0], image, gamma=gamma)
-                 for name, image in (("r1", real), ("r2", fake))}
-        update(optimisers[1], (terms["r1"] + terms["r2"]) * penalty_interval, discriminator)
-        return detached(terms)
-
-    def teach_generator(*drawn):
-        terms = pair_terms(generator, see, *drawn[:6], residual_power)
-        if encoder:  # the penalties are those of the pairs
-            terms = sequence_terms(generator, encoder, *drawn[6:], residual_power) | terms
-        update(optimisers[0], weighted(terms), taught)
-        return detached(terms)
-
-    judged, penalised, changed = (engine.recorded(each, device) for each in (teach_discriminator, penalise, teach_generator))
+    acts = FlowSteps(generator, discriminator, encoder, taught, optimisers, weights, augmentation, gamma, penalty_interval,
+                     residual_power)
+    teach_discriminator, penalise, teach_generator = (engine.recorded(each, device) for each in (
+        acts.teach_discriminator, acts.penalise, acts.teach_generator))
 
     def step(number):
         if number == 0:
-            warm(warm_up, lr, (discriminator, draw, label_loss), *[(taught, draw_sequence, sequence_loss)] if encoder else ())
+            warm(warm_up, lr, (discriminator, draw, acts.label_loss),
+                 *[(taught, draw_sequence, acts.sequence_loss)] if encoder else ())
             follow(ema, generator, keep=0.0)
         for optimiser, rate in zip(optimisers, rates):
             set_rate(optimiser, rate * falling(number, steps))
         drawn = draw()
-        terms, fake = judged(*drawn)
+        terms, fake = teach_discriminator(*drawn)
         if number % penalty_interval == 0:
-            terms = terms | penalised(drawn[0], fake, drawn[2])
-        terms = terms | changed(*draw(), *(draw_sequence() if encoder else ()))
+            terms = terms | penalise(drawn[0], fake, drawn[2])
+        terms = terms | teach_generator(*draw(), *(draw_sequence() if encoder else ()))
         seen = (number + 1) * batch_size
         follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
         return terms
@@ -293,6 +272,64 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                    log_every=log_every, checkpoint_every=checkpoint_every)
     save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces, sequences=sequences)
     return history
+
+
+@dataclass(frozen=True)
+class FlowSteps:
+    """What the updates of train_flow_gan do with what was drawn for them (see pair_drawer and sequence_drawer).
+
+    encoder : None without sequences. taught : what the first optimiser changes, the generator and the encoder; the second
+    changes the discriminator. weights : of the terms of the generator's loss, by name. Others as in train_flow_gan.
+    """
+
+    generator: torch.nn.Module
+    discriminator: torch.nn.Module
+    encoder: torch.nn.Module | None
+    taught: torch.nn.Module
+    optimisers: tuple
+    weights: dict
+    augmentation: tuple
+    gamma: float
+    penalty_interval: int
+    residual_power: int
+
+    def see(self, image, label):
+        """The discriminator's verdicts [B] on an image with its label, and its label logits [B, 7]."""
+        shared, by_label = self.discriminator(augment.diff_augment(image, policy=self.augmentation))
+        return shared + by_label.gather(1, label[:, None])[:, 0], by_label
+
+    def label_loss(self, real, source, label, source_label, *_):
+        image, labels = torch.cat([real, source]), torch.cat([label, source_label])
+        return F.cross_entropy(self.see(image, labels)[1], labels)
+
+    def sequence_loss(self, *frames):
+        return self._weighted(sequence_terms(self.generator, self.encoder, *frames, self.residual_power))
+
+    def teach_discriminator(self, real, source, label, _source_label, _same_person, latent):
+        """Returns (terms, the generated faces that it was shown)."""
+        with torch.no_grad():
+            fake = self.generator(source, label, latent=latent)
+        real_logits, by_label = self.see(real, label)
+        terms = {"discriminator": losses.relativistic_discriminator(real_logits, self.see(fake, label)[0]),
+                 "discriminator_class": F.cross_entropy(by_label, label)}
+        update(self.optimisers[1], sum(terms.values()), self.discriminator)
+        return detached(terms), fake
+
+    def penalise(self, real, fake, label):
+        terms = {name: losses.r1_penalty(lambda image: self.see(image, label)[0], image, gamma=self.gamma)
+                 for name, image in (("r1", real), ("r2", fake))}
+        update(self.optimisers[1], (terms["r1"] + terms["r2"]) * self.penalty_interval, self.discriminator)
+        return detached(terms)
+
+    def teach_generator(self, *drawn):
+        terms = pair_terms(self.generator, self.see, *drawn[:6], self.residual_power)
+        if self.encoder:  # the penalties are those of the pairs
+            terms = sequence_terms(self.generator, self.encoder, *drawn[6:], self.residual_power) | terms
+        update(self.optimisers[0], self._weighted(terms), self.taught)
+        return detached(terms)
+
+    def _weighted(self, terms):
+        return sum(self.weights[name] * term for name, term in terms.items())
 
 
 def warm(steps, lr, first, *others):

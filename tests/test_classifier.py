@@ -189,14 +189,6 @@ def test_bfloat16_learns_and_keeps_float32_weights(monkeypatch):
     assert classifier.evaluate(classifier.predict(half.model, test), test)["accuracy"] > 0.9
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch, there):
-    monkeypatch.setattr(classifier.engine, "has_bfloat16", lambda kind: there)
-    with classifier.engine.in_precision("bfloat16", torch.device("cpu")):
-        product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == (torch.bfloat16 if there else torch.float32)
-
-
 def test_an_unknown_precision_is_refused():
     with pytest.raises(FerError, match="'float8' is unknown: use float32 or bfloat16"):
         train(striped_faces(12, seed=0), striped_faces(12, seed=1), precision="float8")
@@ -206,5 +198,3 @@ def test_training_leaves_a_gpu_its_fast_convolutions_and_makes_them_deterministi
     cudnn = torch.backends.cudnn
     with classifier.seeded(0, torch.device("cpu")):
         assert cudnn.enabled and cudnn.deterministic and not cudnn.allow_tf32 and not cudnn.benchmark
-    with classifier.engine.fastest_convolutions():
-        assert cudnn.enabled and cudnn.benchmark

@@ -1,9 +1,25 @@
-"""Where work runs: recording for GPUs."""
+"""Where work runs, in which precision, and recording for GPUs."""
 
 import pytest
 import torch
 
 from fer_lib import engine
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_bfloat16_is_used_where_the_processor_has_it(monkeypatch, there):
+    monkeypatch.setattr(engine, "has_bfloat16", lambda kind: there)
+    with engine.in_precision("bfloat16", torch.device("cpu")):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if there else torch.float32)
+
+
+def test_the_fastest_convolutions_are_sought_with_cudnn_and_only_inside():
+    cudnn = torch.backends.cudnn
+    before = cudnn.enabled, cudnn.benchmark
+    with engine.fastest_convolutions():
+        assert cudnn.enabled and cudnn.benchmark
+    assert (cudnn.enabled, cudnn.benchmark) == before
 
 
 def test_on_a_cpu_nothing_is_recorded():
