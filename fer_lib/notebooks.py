@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,12 +149,12 @@ def execute(notebook, target, *, parameters, environment, progress=None, timeout
 
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     running = target.with_name(f"{target.stem}.running.ipynb")
-    cause = "interrupted"
+    cause, said = "interrupted", tempfile.TemporaryFile()
     try:
         papermill.execute_notebook(
             notebook, running, parameters, kernel_name="python3", language="python", progress_bar=False,
             stdout_file=progress, stderr_file=progress, execution_timeout=timeout, on_cell_start=at_cell,
-            kernel_manager_class=_kernel_manager(environment, notebook.parent), coalesce_streams=True)
+            kernel_manager_class=_kernel_manager(environment, notebook.parent, said), coalesce_streams=True)
         os.replace(running, target)
         failed.unlink(missing_ok=True)
         cause = None
@@ -164,20 +165,30 @@ def execute(notebook, target, *, parameters, environment, progress=None, timeout
         cause = f"it took longer than the {timeout} s that a cell may take"
     except DeadKernelError:
         cause = ("its Python process died without a Python error, most often for lack of memory: close other "
-                 "programs or give --jobs a smaller number")
+                 "programs or give --jobs a smaller number" + _last_words(said))
     except RuntimeError as error:
-        cause = f"its Python process did not start ({str(error).strip().splitlines()[-1]})"
+        cause = f"its Python process did not start ({str(error).strip().splitlines()[-1]})" + _last_words(said)
     finally:
+        said.close()
         if cause is not None and running.exists():
             _mark_failed(running, failed, title=progress.title, cause=cause)
     kept = failed if failed.exists() else None
     raise NotebookFailed(title=progress.title, cause=" ".join(cause.split()), kept=kept)
 
 
-def _kernel_manager(environment, folder):
-    """A kernel manager class that starts this very interpreter.
+def _last_words(said):
+    """The last line that is not blank of a process that died, from the file with what it wrote, as an addition to a cause."""
+    said.seek(0)
+    lines = [line for line in said.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    return f"; the last it wrote is: {lines[-1].strip()}" if lines else ""
 
-    A kernelspec called `python3` may belong to another installation; this does not look one up.
+
+def _kernel_manager(environment, folder, said):
+    """A kernel manager class that starts this very interpreter, and writes its standard error to the open file `said`.
+
+    A kernelspec called `python3` may belong to another installation; this does not look one up. What cells write to
+    standard error is in the notebook; what is left is of interest when the kernel dies of itself, and misleads
+    when it was told to end (libzmq may then fail an assertion on its way out).
     """
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -193,7 +204,7 @@ def _kernel_manager(environment, folder):
             self._kernel_spec = KernelSpec(argv=command, display_name="Python 3", language="python")
 
         def start_kernel(self, **options):
-            return super().start_kernel(env={**os.environ, **environment}, cwd=str(folder), **options)
+            return super().start_kernel(env={**os.environ, **environment}, cwd=str(folder), stderr=said, **options)
 
     return ThisInterpreter
 

@@ -201,6 +201,29 @@ def test_a_failing_cell_is_named_and_the_notebook_kept(project, cell, cause):
     assert "never ran" in project.plan()["01_first"]
 
 
+def test_what_a_kernel_that_does_not_start_wrote_is_told(project, monkeypatch, tmp_path):
+    dying = tmp_path / "dying"
+    dying.write_text("#!/bin/sh\necho 'Assertion failed: here' >&2\nexit 1\n", encoding="utf-8")
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    code, _, err = project.main()
+    assert code == 1 and err.count("\n") == 1 and "did not start" in err and "Assertion failed: here" in err
+
+
+def test_what_a_kernel_writes_when_it_is_told_to_end_is_not_told(project):
+    project.change("01_first", FIRST | {"## Make it": "import atexit, os, sys\nleft = os.dup(sys.__stderr__.fileno())\n"
+                                        "atexit.register(os.write, left, b'Assertion failed')\n" + FIRST["## Make it"]})
+    ended = subprocess.run(own_process(project), cwd=REPOSITORY, text=True, capture_output=True, timeout=120)
+    assert ended.returncode == 0 and "Assertion" not in ended.stdout + ended.stderr, ended.stderr
+
+
+def own_process(project):
+    """The command that runs the project's notebooks in a process of its own."""
+    call = ("import run_all, sys, pathlib; output, notebooks, params = map(pathlib.Path, sys.argv[1:]); "
+            "sys.exit(run_all.main(['--output', str(output)], notebooks=notebooks, params=params))")
+    return [sys.executable, "-c", call, project.output, project.notebooks, project.params]
+
+
 def test_a_mended_notebook_removes_the_failed_copy_and_runs_on(project):
     project.change("02_second", SECOND | {"## Read it": "1 / 0"})
     assert project.main()[0] == 1
@@ -259,12 +282,10 @@ def test_list_shows_parameters_with_default_and_help(project):
 
 def test_an_interrupted_run_says_so_and_can_go_on(project):
     project.change("02_second", SECOND | {"## Read it": "import time\ntime.sleep(60)"})
-    call = ("import run_all, sys, pathlib; output, notebooks, params = map(pathlib.Path, sys.argv[1:]); "
-            "sys.exit(run_all.main(['--output', str(output)], notebooks=notebooks, params=params))")
-    command = [sys.executable, "-c", call, project.output, project.notebooks, project.params]
     # A test run in the background may have been told to ignore interrupts; this run must hear them.
-    process = subprocess.Popen(command, cwd=REPOSITORY, text=True, start_new_session=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(own_process(project), cwd=REPOSITORY, text=True, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     running = project.output / "runs" / "demo" / "notebooks" / "02_second.running.ipynb"
     deadline = time.monotonic() + 60
     while not running.exists() and process.poll() is None and time.monotonic() < deadline:
