@@ -4,9 +4,9 @@
 
 An arm has an accuracy of .35 and another one of .40; the second differs between training seeds by a standard deviation
 of --spread points, and both are tested on the same images, some of which are easier than others. Printed for every number of
-seeds and spread: how often intervals.paired_gain and intervals.seed_interval hold the true gain (they claim .95), and half
-their width in points. The second speaks of the very images that it was tested on; it is beside the first because a few
-seeds tell little of others.
+seeds and spread: how often the intervals of intervals.paired_gain (by resampling, and by analysis of variance) and of
+intervals.seed_interval hold the true gain (they claim .95), and half their width in points. The last speaks of the very images
+that it was tested on.
 """
 
 import argparse
@@ -34,9 +34,10 @@ def coverage(n_seeds, spread, *, trials, n_images, resamples=1_000):
     rng, found = np.random.default_rng([n_seeds, round(10 * spread)]), []
     for trial in range(trials):
         a, b, truth = world(rng, n_images, n_seeds, spread)
-        both = paired_gain(a, b, resamples=resamples, seed=trial)["points"], seed_interval(POINTS * (b.mean(1) - a.mean(1)))
-        found.append([value for each in both for value in (each["low"] <= truth <= each["high"], (each["high"] - each["low"]) / 2)])
-    names = ("paired_gain holds", "half width", "seed_interval holds", "its half width")
+        gain = paired_gain(a, b, resamples=resamples, seed=trial)
+        three = gain["points"], gain["anova"], seed_interval(POINTS * (b.mean(1) - a.mean(1)))
+        found.append([value for each in three for value in (each["low"] <= truth <= each["high"], (each["high"] - each["low"]) / 2)])
+    names = [f"{name} {what}" for name in ("bootstrap", "anova", "seeds") for what in ("holds", "+-")]
     return {"seeds": n_seeds, "spread": spread, **dict(zip(names, np.mean(np.array(found, float), 0), strict=True))}
 
 

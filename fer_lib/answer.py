@@ -56,12 +56,12 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     Returns what statistics.summary returns of the main group, and, where the plan has the cells for it:
         other_n_real: n_real -> main_contrast, contrasts and recovered of the first test set, and worth at this n_real;
         over_augmented: list of dicts n_real, arm, test_set, seeds, accuracy, baseline_accuracy, gain_points, gain_relative,
-            p: arms with generated faces over classical augmentation alone;
+            p, gain_points_anova: arms with generated faces over classical augmentation alone;
         paper_stopping: test set -> gain of `mixed` over `real` when both stop as in the paper;
         axes: list of dicts test_set, n_real, weight, intensity, truncation, seeds, accuracy, baseline_accuracy,
-            gain_points, gain_relative, p: `mixed` at the headline ratio over `real_long`;
+            gain_points, gain_relative, p, gain_points_anova: `mixed` at the headline ratio over `real_long`;
         worth, law, variance: see curves.worth, curves.law and variance.variance_split, of the first test set;
-        authors_mode: list of dicts test_set, quirk, accuracy, baseline_accuracy, gain_points, p;
+        authors_mode: list of dicts test_set, quirk, accuracy, baseline_accuracy, gain_points, p, gain_points_anova;
         intensity: see `by_intensity`, where the intensity of the test faces is known.
     """
     first = next(iter(tests))
@@ -118,7 +118,7 @@ def _gain(cells, folder, tests, base, headline, quirk="", resamples=10_000):
         gain = statistics.paired_gain(arms[base], arms[headline], clusters=tests[name].subjects, resamples=resamples)
         rows.append({"test_set": name, "seeds": len(arms[base]), "accuracy": float(arms[headline].mean()),
                      "baseline_accuracy": float(arms[base].mean()), "gain_points": gain["points"],
-                     "gain_relative": gain["relative"], "p": gain["p"]})
+                     "gain_relative": gain["relative"], "p": gain["p"], "gain_points_anova": gain["anova"]})
     return rows
 
 

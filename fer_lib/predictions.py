@@ -1,7 +1,8 @@
 """What every classifier of a study answered for every test image, in one small file.
 
     python -m fer_lib.predictions built_in_study    # a finished run's answers -> results/built_in_study/predictions.npz
-    predictions.analyse("results/built_in_study")   # from Python: the summary anew, without training
+    python -m fer_lib.predictions built_in_study --summary   # results/built_in_study/summary.json anew from it, without training
+    predictions.analyse("results/built_in_study")   # the same from Python
 """
 
 import argparse
@@ -104,8 +105,15 @@ def main(arguments=None):
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("profile", help="a profile whose notebook 06 is finished")
+    parser.add_argument("--summary", action="store_true", help="write summary.json anew from what was kept")
+    options = parser.parse_args(arguments)
     try:
-        workspace = runs.open_workspace(parser.parse_args(arguments).profile, step="predictions")
+        workspace = runs.open_workspace(options.profile, step="summary" if options.summary else "predictions")
+        if options.summary:
+            workspace.save_json(analyse(workspace.results), "summary")
+            workspace.finish()
+            print("Wrote summary.json.")
+            return 0
         tests = data.tests(data.load(workspace.require("faces").path))
         folder, table = workspace.require("study").path, workspace.results / "ratio_study.csv"
         if not table.is_file():

@@ -8,13 +8,13 @@ from fer_lib.diagnostics import (accuracy_by_intensity, brier_scores, calibratio
                                  expected_calibration_error, gain_by_intensity, intensity_slope, stack_predictions)
 from fer_lib.design import variance_design
 from fer_lib.errors import FerError
-from fer_lib.intervals import (accuracy_interval, cluster_codes, holm, paired_gain, recall_gains, recovered_share,
+from fer_lib.intervals import (accuracy_interval, anova_interval, cluster_codes, holm, paired_gain, recall_gains, recovered_share,
                                resampled_means, seed_interval, transfer)
 from fer_lib.labels import EXPRESSIONS
 from fer_lib.variance import image_variance, variance_split
 
-__all__ = ["accuracy_by_intensity", "accuracy_by_ratio", "accuracy_interval", "accuracy_intervals", "brier_scores",
-           "calibration", "cluster_codes", "confusion_change", "equivalent_size", "expected_calibration_error",
+__all__ = ["accuracy_by_intensity", "accuracy_by_ratio", "accuracy_interval", "accuracy_intervals", "anova_interval",
+           "brier_scores", "calibration", "cluster_codes", "confusion_change", "equivalent_size", "expected_calibration_error",
            "gain_by_intensity", "gains_against", "gains_over_seeds", "gains_table", "holm", "image_variance", "intensity_slope",
            "law", "learning_curve", "paired_gain", "predict_gain", "recall_by_expression", "recall_gains",
            "recovered_share", "seed_interval", "stack_predictions", "summary", "transfer", "upper_bound",
@@ -153,7 +153,8 @@ def summary(table, correct, *, headline_ratio, test_set, clusters=None, codes=No
             that is absent;
         main_contrast: the same in full:
             arm, ratio, baseline, baseline_ratio, seeds, equal_updates (None where the table has no updates),
-            accuracy, baseline_accuracy, gain_points, gain_relative, p;
+            accuracy, baseline_accuracy, gain_points, gain_relative, p, gain_points_anova (see intervals.anova_interval; for
+            few seeds);
         contrasts: every other arm at the headline ratio, or its own closest to it, over the same baseline, as in
             main_contrast, with p_holm over these arms;
         recovered: share of external's gain that each arm recovers {estimate, low, high, identified}; {} without
@@ -215,7 +216,7 @@ def _contrast(table, arms, seeds, key, base, gain):
     return {"arm": key[0], "ratio": key[1], "baseline": base[0], "baseline_ratio": base[1], "seeds": gain["seeds"],
             "equal_updates": _equal_updates(table, key, base), "accuracy": float(of_arm.mean()),
             "baseline_accuracy": float(of_base.mean()), "gain_points": gain["points"],
-            "gain_relative": gain["relative"], "p": gain["p"]}
+            "gain_relative": gain["relative"], "p": gain["p"], "gain_points_anova": gain["anova"]}
 
 
 def _equal_updates(table, *keys):
@@ -250,7 +251,7 @@ def _by_ratio(arms, gains):
     ratios = sorted(ratio for arm, ratio in arms if arm == "mixed" and ("mixed", ratio) in gains)
     found = [gains["mixed", ratio] for ratio in ratios]
     return [{"ratio": ratio, "accuracy": float(arms["mixed", ratio].mean()), "seeds": gain["seeds"],
-             "gain_points": gain["points"], "gain_relative": gain["relative"], "p": gain["p"], "p_holm": p}
+             "gain_points": gain["points"], "gain_relative": gain["relative"], "p": gain["p"], "p_holm": p, "gain_points_anova": gain["anova"]}
             for ratio, gain, p in zip(ratios, found, holm([gain["p"] for gain in found]), strict=True)]
 
 

@@ -82,6 +82,11 @@ def test_the_answer_can_be_had_again_from_what_is_kept(found, tmp_path, monkeypa
     workspace.save_arrays(predictions.pack(cells, folder, tests), "predictions")
     again = predictions.analyse(workspace.results, resamples=200)
     assert json.loads(json.dumps(again)) == json.loads(json.dumps(summary | {"trained_on": {}}))
+    written = workspace.results / "summary.json"
+    written.write_text(json.dumps({"trained_on": {}, "n_real": again["n_real"], "headline_ratio": again["headline_ratio"]}))
+    assert predictions.main(["mine", "--summary"]) == 0
+    assert json.loads(written.read_text()) == json.loads(json.dumps(predictions.analyse(workspace.results)))
+    assert json.loads((workspace.results / "provenance.json").read_text())["summary"]["files"] == ["summary.json"]
     assert study.cells_of(table) == cells
 
 

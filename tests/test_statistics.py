@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from fer_lib import statistics
 from fer_lib.errors import FerError
@@ -31,14 +32,46 @@ def true_gain(gain):
 
 
 @pytest.mark.parametrize("n_seeds", [3, 8])
-def test_interval_covers_the_true_gain_about_95_times_in_100(n_seeds):
-    truth, covered = true_gain(0.3), 0
+def test_intervals_cover_the_true_gain_about_95_times_in_100(n_seeds):
+    truth, covered = true_gain(0.3), np.zeros(2)
     for trial in range(300):
         rng = np.random.default_rng([1, trial])
         a, b, subjects = two_arms(rng, n_seeds=n_seeds, n_subjects=40, per_subject=6, gain=0.3)
-        points = statistics.paired_gain(a, b, clusters=subjects, resamples=500, seed=trial)["points"]
-        covered += points["low"] <= truth <= points["high"]
-    assert 0.91 < covered / 300 < 0.99
+        gain = statistics.paired_gain(a, b, clusters=subjects, resamples=500, seed=trial)
+        covered += [each["low"] <= truth <= each["high"] for each in (gain["points"], gain["anova"])]
+    assert (0.91 < covered / 300).all() and (covered / 300 < 0.99).all()
+
+
+@pytest.mark.parametrize(("n_seeds", "seed_spread", "group_spread"), [
+    (3, 0.3, 0.5), (3, 0.1, 0.5), (3, 0, 1), (8, 0.3, 0.5), (8, 0.1, 0)])
+def test_the_interval_by_analysis_of_variance_covers_whatever_it_is_that_varies(n_seeds, seed_spread, group_spread):
+    rng, covered = np.random.default_rng(5), 0
+    for _ in range(600):
+        groups = np.repeat(np.arange(60), rng.integers(1, 6, 60))
+        scores = 1 + seed_spread * rng.normal(size=(n_seeds, 1)) + group_spread * rng.normal(size=60)[groups]
+        found = statistics.anova_interval(scores + rng.normal(size=(n_seeds, len(groups))), groups)
+        covered += found["low"] <= 1 <= found["high"]
+    assert 0.92 < covered / 600 < 0.99
+
+
+def test_the_interval_by_analysis_of_variance_is_the_one_of_what_varies_alone():
+    rng, groups = np.random.default_rng(6), np.repeat(np.arange(30), 4)
+    of_seeds, of_groups = rng.normal(size=3), rng.normal(size=30)
+    found = statistics.anova_interval(of_seeds[:, None] + np.zeros(120), groups)
+    assert [found[key] for key in ("estimate", "low", "high")] == pytest.approx(list(statistics.seed_interval(of_seeds).values()))
+    assert found["p"] == pytest.approx(stats.ttest_1samp(of_seeds, 0).pvalue)
+    found = statistics.anova_interval(np.zeros([3, 1]) + of_groups[groups], groups)
+    assert found["high"] - found["estimate"] == pytest.approx(stats.norm.ppf(0.975) * stats.sem(of_groups))
+    alone = statistics.anova_interval(np.ones([1, 4]), np.arange(4))
+    assert alone["estimate"] == 1 and np.isnan([alone[key] for key in ("low", "high", "p")]).all()
+
+
+def test_the_interval_by_analysis_of_variance_leaves_out_what_is_not_counted():
+    rng, counted = np.random.default_rng(7), np.arange(80) % 3 > 0
+    scores, groups = rng.normal(size=(3, 80)), np.sort(np.arange(80) % 20)
+    counted[groups == 4] = False
+    part = statistics.anova_interval(scores[:, counted], np.unique(groups[counted], return_inverse=True)[1])
+    assert statistics.anova_interval(scores, groups, counted=counted) == pytest.approx(part)
 
 
 def test_no_gain_is_rarely_called_a_gain():
@@ -67,9 +100,10 @@ def test_an_arm_compared_with_itself_gains_exactly_nothing():
 
 def test_many_images_of_one_subject_count_as_one():
     a, b, subjects = two_arms(np.random.default_rng(3), n_seeds=4, n_subjects=20, per_subject=5, gain=0.3)
-    few = statistics.paired_gain(a, b, clusters=subjects)["points"]
-    copied = statistics.paired_gain(np.tile(a, 10), np.tile(b, 10), clusters=np.tile(subjects, 10))["points"]
-    assert copied["high"] - copied["low"] == pytest.approx(few["high"] - few["low"], rel=1e-6)
+    few = statistics.paired_gain(a, b, clusters=subjects)
+    copied = statistics.paired_gain(np.tile(a, 10), np.tile(b, 10), clusters=np.tile(subjects, 10))
+    for name in ("points", "anova"):
+        assert copied[name]["high"] - copied[name]["low"] == pytest.approx(few[name]["high"] - few[name]["low"], rel=1e-6)
 
 
 def test_unknown_subjects_stand_for_themselves():
