@@ -53,7 +53,7 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
 
     table, folder, tests : as study.run returned and was given them. cells : its plan. n_real, headline_ratio : of the
     comparison that was declared beforehand. usual : its intensity and truncation where these are not 1, a dict.
-    Returns what statistics.summary returns of the main group, and, where the plan has the cells for it:
+    Returns what statistics.summary returns of the main group, n_real, usual, and, where the plan has the cells for it:
         other_n_real: n_real -> main_contrast, contrasts and recovered of the first test set, and worth at this n_real;
         over_augmented: list of dicts n_real, arm, test_set, seeds, accuracy, baseline_accuracy, gain_points, gain_relative,
             p, gain_points_anova: arms with generated faces over classical augmentation alone;
@@ -70,7 +70,7 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     summaries = {size: _summary(table, group(cells, n_real=size, **usual), folder, tests, headline_ratio, clusters, resamples)
                  for size in dict.fromkeys([n_real, *_sizes(cells, headline_ratio, usual)])}
     found = summaries.pop(n_real)
-    found["n_real"] = n_real
+    found |= {"n_real": n_real, "usual": usual}
     extras = {}
     extras["other_n_real"] = {str(size): {name: each[name] for name in ("main_contrast", "contrasts", "recovered")}
                              for size, each in summaries.items()}
@@ -176,9 +176,11 @@ def worth(cells, folder, tests, n_real, ratio, usual):
 def _law(table, cells, test_set, usual):
     """curves.law over n_real, ratio and weight, or None where there are too few of them."""
     kept = [cell for cell in cells if cell.stopping == "updates" and _seeds_agree(cell)
+            and (cell.weight > 0 or not study.ARMS[cell.arm].uses_bank)
             and (not study.ARMS[cell.arm].uses_bank
                  or (cell.intensity, cell.truncation) == (usual.get("intensity", 1.0), usual.get("truncation", 1.0)))]
-    if len({(cell.n_real, cell.ratio, cell.weight) for cell in kept if cell.arm == "mixed"}) < 6:
+    mixed = {(cell.n_real, cell.ratio, cell.weight) for cell in kept if cell.arm == "mixed"}
+    if len(mixed) < 6 or not _has(kept, "real_long"):
         return None
     return statistics.law(statistics.gains_table(rows_of(table, kept), test_set=test_set))
 
@@ -228,6 +230,8 @@ def probabilities(cells, folder, test_set, keys):
     """
     chosen = {key: {cell.train_seed: cell for cell in cells if (cell.arm, cell.ratio) == key} for key in keys}
     chosen = {key: of_seed for key, of_seed in chosen.items() if of_seed}
+    if not chosen:
+        return {}
     shared = sorted(set.intersection(*(set(of_seed) for of_seed in chosen.values())))
     return {key: statistics.stack_predictions([study.predictions(folder, of_seed[seed]) for seed in shared])[test_set]
             for key, of_seed in chosen.items()}

@@ -118,7 +118,10 @@ class _Recorded:
 
 def job_count(jobs=None):
     """Number of worker processes: `jobs`, or the environment's FER_JOBS, or one per usable core."""
-    return int(jobs or os.environ.get("FER_JOBS") or joblib.cpu_count())
+    jobs = jobs or os.environ.get("FER_JOBS") or joblib.cpu_count()
+    if not str(jobs).isdigit() or int(jobs) < 1:
+        raise FerError(f"FER_JOBS is {jobs!r}: set it to the number of processes, 1 or more.")
+    return int(jobs)
 
 
 def map(function, tasks, *, jobs=None, progress=None):

@@ -107,18 +107,21 @@ def main_rows(table, summary, *, n_real=None):
     largest of the table.
     """
     n_real = summary.get("n_real", table["n_real"].max()) if n_real is None else n_real
-    plain = _plain(table)
+    plain = _plain(table, summary.get("usual"))
     return plain[plain["n_real"].isna() | (plain["n_real"] == n_real)]
 
 
-def _plain(table):
-    """Rows with one seed for everything, usual weight, intensity and truncation, and equal updates where there are some."""
+def _plain(table, usual=None):
+    """Rows with one seed for everything, usual weight, intensity and truncation, and equal updates where there are some.
+
+    usual : dict of those that are known; of others the value that most rows have.
+    """
     rows = (table["split_seed"] == table["train_seed"]) & (table["generator_seed"] == table["train_seed"])
     alone = table["n_generated"] == 0
     for name in AXES:
-        given = table.loc[~alone, name]
-        usual = [1] if (given == 1).any() else list(given.mode())[:1]  # a whole study may have been made with another value
-        rows &= table[name].isna() | table[name].isin(usual) | (alone & (table[name] == 1))  # earlier ones lack some columns
+        most = table.loc[~alone, name].mode().tolist()  # a whole study may have been made with another value than 1
+        value = (usual or {}).get(name, 1 if 1 in most or not most else most[0])
+        rows &= table[name].isna() | (table[name] == value) | (alone & (table[name] == 1))  # earlier ones lack some columns
     if (table["stopping"] == "updates").any():
         rows &= (table["stopping"] == "updates") | (table["arm"] == "real")
     return table[rows]

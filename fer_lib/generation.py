@@ -156,7 +156,10 @@ def make_bank(identity_folder, expression_folder, folder, *, wanted, device="aut
 
     identity_folder, expression_folder : where the two generator.safetensors lie. wanted : list of dicts n_identities,
         seed, truncation and intensity, see `generate`; those to be judged first, see `standard`.
+    Raises FerError when none is wanted.
     """
+    if not wanted:
+        raise FerError("The plan of the study has no arm that is given generated faces: add mixed to arms.")
     device = engine.device(device)
     gans = [load_generator(Path(path) / "generator.safetensors", device=device)
             for path in (identity_folder, expression_folder)]

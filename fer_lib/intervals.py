@@ -78,7 +78,8 @@ def interval(estimate, resampled, level=0.95):
 
 
 def bootstrap_p(difference):
-    """Two-sided p of no difference: how rarely a resample lies on the other side of zero."""
+    """Two-sided p of no difference: how rarely a resample, of those that are numbers, lies on the other side of zero."""
+    difference = difference[np.isfinite(difference)]
     other_side = min((difference <= 0).sum(), (difference >= 0).sum())
     return float(min(1.0, 2 * (1 + other_side) / (1 + len(difference))))
 
@@ -111,19 +112,20 @@ def anova_interval(scores, groups, *, counted=None, level=0.95):
 
     scores : float [seeds, images], for example the differences of two arms. groups : int [images], from 0, such as
     `cluster_codes` returns. counted : bool [images], the images that enter the mean, or None for all. level : coverage in (0, 1).
-    Returns a dict: estimate, low, high in the units of scores, and p, two-sided, of a mean of 0; the last three are NaN for
-    a single seed or group.
+    Returns a dict: estimate, low, high in the units of scores, and p, two-sided, of a mean of 0; the last three are None for
+    a single seed or group, and p where nothing varies. Raises FerError when no image is counted, or a score is no number.
     Source: Hillis (2007), Statistics in Medicine 26, 596. As there the variance of groups is not taken to be negative, and here
     that of seeds neither: where they differ by less than what is left does, that takes the place, with the freedom of both.
     Sums over groups of unequal sizes are linearised, Cochran (1977), section 6.
     """
     scores = np.asarray(scores, float)
-    weights = np.ones(len(groups)) if counted is None else np.asarray(counted, float)
-    used = np.unique(groups[weights > 0], return_inverse=True)[1]
-    of_seeds, scores = scores[:, weights > 0].mean(1), scores[:, weights > 0]
-    n_seeds, n_groups, mean = len(scores), used.max() + 1, of_seeds.mean()
+    counted = np.ones(len(groups), bool) if counted is None else np.asarray(counted, bool)
+    if not counted.any() or not np.isfinite(scores[:, counted]).all():
+        raise FerError("An interval needs at least one test image that is counted, and a number for each: choose other images.")
+    scores, used = scores[:, counted], np.unique(groups[counted], return_inverse=True)[1]
+    n_seeds, n_groups, mean = len(scores), used.max() + 1, scores.mean()
     if min(n_seeds, n_groups) < 2:
-        return {"estimate": float(mean), **dict.fromkeys(("low", "high", "p"), float("nan"))}
+        return {"estimate": float(mean), "low": None, "high": None, "p": None}
     sums = np.stack([np.bincount(used, row, n_groups) for row in scores - mean]) * n_groups / scores.shape[1]
     seed, group = sums.mean(1), sums.mean(0)
     left = sums - seed[:, None] - group
@@ -135,8 +137,8 @@ def anova_interval(scores, groups, *, counted=None, level=0.95):
     error = (total / n_seeds / n_groups) ** 0.5
     freedom *= total**2 / ms_seed**2 if ms_seed > 0 else np.inf
     half = stats.t.ppf((1 + level) / 2, freedom) * error
-    p = 2 * stats.t.sf(abs(mean) / error, freedom) if error > 0 else float(mean == 0)
-    return {"estimate": float(mean), "low": float(mean - half), "high": float(mean + half), "p": float(p)}
+    p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error > 0 else None
+    return {"estimate": float(mean), "low": float(mean - half), "high": float(mean + half), "p": p}
 
 
 # ---- gains ---------------------------------------------------------------------------------------------
@@ -158,18 +160,19 @@ def paired_gain(correct_a, correct_b, *, clusters=None, resamples=10_000, level=
     Returns a dict: points {estimate, low, high} in percentage points; relative {estimate, low, high},
     the gain as a fraction of the accuracy of a (None where that is 0); p, two-sided, from the same resamples; anova
     {estimate, low, high, p}, the points again by `anova_interval`.
-    Raises FerError unless both arrays have the same shape [seeds, images] with at least one of each.
+    Raises FerError unless both arrays have the same shape [seeds, images] with at least one of each that is counted.
     Source: Owen (2007), The pigeonhole bootstrap; percentile interval, Efron & Tibshirani (1993).
     """
     a, b = as_pairs(correct_a, correct_b)
     groups = cluster_codes(clusters, a.shape[1])
+    anova = anova_interval(POINTS * (b.astype(float) - a), groups, counted=counted, level=level)
     resampled_a, resampled_b = resampled_means([a, b], groups, resamples=resamples, seed=seed, counted=counted)
     kept = slice(None) if counted is None else np.asarray(counted, bool)
     mean_a, mean_b, difference = a[:, kept].mean(), b[:, kept].mean(), resampled_b - resampled_a
     return {"points": interval(POINTS * (mean_b - mean_a), POINTS * difference, level),
             "relative": _relative(mean_a, mean_b, resampled_a, difference, level),
             "p": bootstrap_p(difference),
-            "anova": anova_interval(POINTS * (b.astype(float) - a), groups, counted=counted, level=level)}
+            "anova": anova}
 
 
 def as_pairs(*arms):

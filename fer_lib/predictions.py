@@ -84,7 +84,7 @@ def analyse(results, **options):
     """The answer of a study anew from its committed files, as notebook 6 writes it to summary.json.
 
     results : a folder results/<profile> with ratio_study.csv, summary.json and predictions.npz. options : of
-    answer.analyse, `usual` among them where the study was made with another intensity or truncation than 1.
+    answer.analyse; `usual` is the summary's.
     Returns a dict, see answer.analyse. Raises FerError when a file is missing.
     """
     results = Path(results)
@@ -96,8 +96,8 @@ def analyse(results, **options):
     before = json.loads((results / "summary.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         tests = unpack(results / "predictions.npz", folder)
-        found = answer.analyse(table, study.cells_of(table), folder, tests, n_real=before["n_real"],
-                               headline_ratio=before["headline_ratio"], **options)
+        options = {"usual": before.get("usual"), "n_real": before["n_real"], "headline_ratio": before["headline_ratio"]} | options
+        found = answer.analyse(table, study.cells_of(table), folder, tests, **options)
     return found | {"trained_on": before["trained_on"]}
 
 

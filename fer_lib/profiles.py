@@ -24,6 +24,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fer_lib.errors import FerError
+from fer_lib.labels import ALL_EXPRESSIONS
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Literal": Literal}
 """The names a parameter's annotation may use (besides `None`, `|` and `[...]`)."""
@@ -48,12 +49,13 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Range:
-    """Values that make sense: from `low` (`above`: low excluded) to `high`, or one of `choices`."""
+    """Values that make sense: from `low` (`above`: low excluded) to `high`, or one of `choices`; `empty` lists, or none."""
 
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
     choices: tuple = ()
+    empty: bool = False
 
     def __contains__(self, value):
         if self.choices:
@@ -71,15 +73,18 @@ COUNT = Range(low=1)
 POSITIVE = Range(low=0, above=True)
 NOT_NEGATIVE = Range(low=0)
 FRACTION = Range(low=0, high=1)
+AUGMENTATION = Range(choices=("light", "shift", "cutout", "mirror"), empty=True)
 SEED = Range(low=0, high=2**32 - 1)
 RANGES = {
-    # The first match counts. A list is checked item by item, and may not be empty.
+    # The first match counts. A list is checked item by item.
     "image_size": Range(choices=(32, 48, 64, 96, 128, 192, 256)), "channels": Range(choices=(1, 3)),
     "device": Range(choices=("auto", "cpu", "cuda")),
     "identity_objective": Range(choices=("non-saturating", "relativistic")),
     "identity_critic": Range(choices=("pooling", "stylegan2")),
     "expression_method": Range(choices=("flow", "stargan")),
     "measures": Range(choices=("coverage", "truth", "selection", "gan_train", "identity_fid")),
+    "precision": Range(choices=("float32", "bfloat16")), "augmentation": AUGMENTATION, "expression_augmentation": AUGMENTATION,
+    "expression": Range(choices=ALL_EXPRESSIONS), "keep_share": Range(low=0, high=1, above=True), "n_seeds": COUNT,
     "ratios": Range(low=0, high=1000), "*ratio": Range(low=0, high=1000),
     "seed": SEED, "*_seed": SEED, "*seeds": SEED,
     "lr": Range(low=0, high=1, above=True), "*_lr": Range(low=0, high=1, above=True),
@@ -301,7 +306,7 @@ def check(parameter, value, *, where):
                        f"{parameter.name}{item} is {_shown(first['input'])}.") from error
     allowed = next((rule for name, rule in RANGES.items() if fnmatch.fnmatchcase(parameter.name, name)), None)
     items = value if isinstance(value, list) else [value]
-    if allowed is not None and not items:
+    if allowed is not None and not items and not allowed.empty:
         raise FerError(f"{where}: {parameter.name} is empty: give at least one value.")
     for item in items:
         if allowed is not None and not isinstance(item, (bool, type(None))) and item not in allowed:

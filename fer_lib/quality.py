@@ -162,6 +162,9 @@ def coverage_share(judge, pool, kept, test, *, seed=0, draws=COVERAGE_DRAWS, lev
     features = {name: (metrics.judge_features(judge, faces), faces.codes)
                 for name, faces in (("pool", pool), ("generated", kept), ("test", test))}
     n = min((codes == code).sum() for _, codes in features.values() for code in range(len(EXPRESSIONS)))
+    if n < 2:
+        raise FerError("Coverage needs two faces of every expression in the pool, the test set and what is kept of the generated "
+                       "ones: raise n_test_per_class or keep_share, or leave coverage out of measures.")
     k, rng, found = min(NEIGHBOURS, n - 1), np.random.default_rng(seed), []
     for _ in range(draws):
         for code in range(len(EXPRESSIONS)):
@@ -218,8 +221,12 @@ def gan_train_share(parts, bank, test, folder, *, n_real, n_seeds, resamples=2_0
 
     Both make as many updates, and keep the look that is best on the same validation faces: with the paper's stopping, a
     training on few faces may end before it has left the level of guessing. options : of study.run.
-    Source: GAN-train of Shmelkov et al. 2018; CAS of Ravuri and Vinyals 2019.
+    Raises FerError when the bank has too few faces. Source: GAN-train of Shmelkov et al. 2018; CAS of Ravuri and Vinyals 2019.
     """
+    enough = bank.table.groupby(["generator_seed", "expression"]).size().min() * len(EXPRESSIONS)
+    if enough < n_real:
+        raise FerError(f"gan_train trains on {n_real} generated faces of a seed, but {enough} were made for the study: add 1 to "
+                       "ratios, or leave gan_train out of measures.")
     of_bank = {name: float(bank.table[name].iloc[0]) for name in ("intensity", "truncation") if name in bank.table}
     cells = study.plan(["real_long", "generated"], [1], n_real, range(n_seeds), stopping="updates", **of_bank)
     tests = {"first": test.of(EXPRESSIONS)}

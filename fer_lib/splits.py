@@ -62,18 +62,24 @@ def split(faces, *, n_train_per_class, n_validation_per_class, n_test_per_class,
 def find_near_duplicates(faces):
     """Pairs of pictures that are the same one, posted or stored twice.
 
-    Only pictures of unknown subjects are compared: several takes of one person look
-    alike for a good reason, and a known subject is in one part anyway.
+    Pictures of unknown subjects are compared with each other and with all others. Those of known subjects are not
+    compared among themselves: several takes of one person look alike for a good reason, and a known
+    subject is in one part anyway.
     Returns DataFrame, one row per pair: index_a, index_b, id_a, id_b, expression_a,
     expression_b, exact (the very same pixels), distance, correlation, mirrored (see `duplicates`).
     """
-    unknown = np.flatnonzero(faces.subjects == "")
-    images = faces.images[unknown]
-    near = duplicates.find(duplicates.describe(images)[0])
-    exact = _same_pixels(images, images)
-    exact = exact[exact["a"] < exact["b"]].assign(distance=0, correlation=1.0, mirrored=False, exact=True)
-    pairs = pd.concat([exact, near.assign(exact=False)]).drop_duplicates(["a", "b"]).sort_values(["a", "b"])
-    columns = {"index_a": unknown[pairs["a"]], "index_b": unknown[pairs["b"]]}
+    unknown, known = (np.flatnonzero((faces.subjects == "") == wanted) for wanted in (True, False))
+    sets = [unknown, known] if len(unknown) and len(known) else [unknown]
+    described = duplicates.describe(*(faces.images[rows] for rows in sets))
+    pairs = []
+    for rows, other in zip(sets, (None, *described[1:])):
+        near, exact = duplicates.find(described[0], other), _same_pixels(faces.images[unknown], faces.images[rows])
+        exact = (exact[exact["a"] < exact["b"]] if other is None else exact).assign(
+            distance=0, correlation=1.0, mirrored=False, exact=True)
+        found = pd.concat([exact, near.assign(exact=False)]).drop_duplicates(["a", "b"])
+        pairs.append(found.assign(a=unknown[found["a"]], b=rows[found["b"]]))
+    pairs = pd.concat(pairs).sort_values(["a", "b"])
+    columns = {"index_a": pairs["a"].to_numpy(), "index_b": pairs["b"].to_numpy()}
     for side in "ab":
         rows = faces.table.iloc[columns[f"index_{side}"]]
         columns |= {f"id_{side}": rows["id"].to_numpy(), f"expression_{side}": rows["expression"].to_numpy()}
@@ -82,19 +88,20 @@ def find_near_duplicates(faces):
 
 
 def remove_near_duplicates(faces):
-    """Keep one of each group of near-duplicates, or none where their labels disagree.
+    """Keep one of each group of near-duplicates, of a known subject where there is one, or none where their labels disagree.
 
     Returns (Faces, notes): notes counts `pictures compared`, `groups of near-duplicates`,
-    `repeats removed` (all but the first of a group with one label) and `removed because
-    labels disagree` (every member of a group with several: its expression is not known).
-    Only pictures of unknown subjects are compared (see `find_near_duplicates`).
+    `repeats removed` (of a group with one label, all unknown subjects' but the first, and that too where it holds a known
+    subject's) and `removed because labels disagree` (every member of a group with several: its expression is not known).
+    What is compared says `find_near_duplicates`.
     """
     pairs = find_near_duplicates(faces)
     graph = csr_array((np.ones(len(pairs)), (pairs["index_a"], pairs["index_b"])), shape=(len(faces),) * 2)
-    rows = pd.DataFrame({"group": connected_components(graph, directed=False)[1], "code": faces.codes})
+    rows = pd.DataFrame({"group": connected_components(graph, directed=False)[1], "code": faces.codes,
+                         "known": faces.subjects != ""})
     several = rows.groupby("group")["code"].transform("size") > 1
     disagree = rows.groupby("group")["code"].transform("nunique") > 1
-    repeats = rows.duplicated("group") & ~disagree
+    repeats = rows.sort_values("known", ascending=False, kind="stable").duplicated("group").sort_index() & ~rows["known"] & ~disagree
     notes = {
         "pictures compared": int((faces.subjects == "").sum()),
         "groups of near-duplicates": int(rows.loc[several, "group"].nunique()),

@@ -126,15 +126,37 @@ def _share_published(folder, steps):
 
 
 def joined(found):
-    """{stem: DataFrame} of what the values' steps wrote, with the value in a first column."""
+    """{stem: DataFrame} of what the values' steps wrote, with the value in a first column.
+
+    The column has the parameter's name; `swept_` stands before it where a table has such a column of its own with other
+    values in it, as where blocks of a study train other sizes.
+    """
     parts = {}
     for value, steps in zip(found.values, found.own, strict=True):
         shown = value if isinstance(value, (int, float, str)) else json.dumps(value)
         for stem, table in _tables(steps, found.name).items():
-            table = table.drop(columns=found.name, errors="ignore")
-            table.insert(0, found.name, shown)
-            parts.setdefault(stem, []).append(table)
-    return {stem: pd.concat(tables, ignore_index=True) for stem, tables in parts.items()}
+            parts.setdefault(stem, []).append((shown, table))
+    return {stem: _with_values(found.name, tables) for stem, tables in parts.items()}
+
+
+def _with_values(name, parts):
+    """One DataFrame of several, given as pairs (swept value, DataFrame)."""
+    own = any(_differs(table, name, shown) for shown, table in parts)
+    column, tables = f"swept_{name}" if own else name, []
+    for shown, table in parts:
+        table = table.drop(columns=column, errors="ignore")
+        table.insert(0, column, shown)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _differs(table, name, shown):
+    """Whether a table's own column says something else of rows that the parameter means; those without generated faces
+    have no weight, intensity or truncation."""
+    if name not in table:
+        return False
+    meant = table["n_generated"] > 0 if name != "n_real" and "n_generated" in table else slice(None)
+    return bool((table.loc[meant, name] != shown).any())
 
 
 def _tables(steps, name):

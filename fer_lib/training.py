@@ -81,10 +81,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
-    history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
-                   log_every=log_every, checkpoint_every=checkpoint_every)
-    save_weights(ema, folder, name="generator", options=options, kind="stylegan2", faces=faces)
-    return history
+    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+                log_every=log_every, checkpoint_every=checkpoint_every, finish=lambda: save_weights(ema, folder, name="generator", options=options, kind="stylegan2", faces=faces))
 
 
 def identity_steps(generator, discriminator, optimisers, *, paired, augmentation, gamma, r1_interval):
@@ -193,10 +191,8 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
     state = {"generator": generator, "discriminator": discriminator,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
-    history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
-                   log_every=log_every, checkpoint_every=checkpoint_every)
-    save_weights(generator, folder, name="generator", options=g_options, kind="stargan", faces=faces)
-    return history
+    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+                log_every=log_every, checkpoint_every=checkpoint_every, finish=lambda: save_weights(generator, folder, name="generator", options=g_options, kind="stargan", faces=faces))
 
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
@@ -268,10 +264,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"encoder": encoder} if encoder else {})
-    history = loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
-                   log_every=log_every, checkpoint_every=checkpoint_every)
-    save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces, sequences=sequences)
-    return history
+    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+                log_every=log_every, checkpoint_every=checkpoint_every, finish=lambda: save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces, sequences=sequences))
 
 
 @dataclass(frozen=True)
@@ -499,11 +493,12 @@ def partners(faces):
     return partner
 
 
-def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every):
+def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every, finish=lambda: None):
     """Call step(number) for number = 0 .. steps - 1, with checkpoints, and return the history.
 
     step : returns a dict of scalars. state : dict of everything with a state_dict that `step` changes.
-    folder : holds checkpoint.pt while training; a run that finds one goes on from it.
+    folder : holds checkpoint.pt while training; a run that finds one goes on from it. finish : called after the last step,
+    while the checkpoint is still there, to write the weights.
     Returns DataFrame: step, seconds, images_per_second and the mean of each term since the row before.
     """
     folder, began = Path(folder), time.perf_counter()
@@ -523,6 +518,7 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
                 _checkpoint(folder, state, done, rows, numbers(terms), spent + time.perf_counter() - began)
     history = pd.DataFrame(rows)
     history.to_csv(folder / "history.csv", index=False)
+    finish()
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return history
 

@@ -163,6 +163,8 @@ def _images(correct, clusters, level):
     if correct is None:
         return dict(NOT_IDENTIFIED)
     groups = cluster_codes(clusters, np.shape(correct)[1])
+    if groups.max() == 0:  # a test set of one subject
+        return dict(NOT_IDENTIFIED)
     variance, freedom = POINTS**2 * image_variance(correct, groups), groups.max()
     high, low = (freedom / stats.chi2.ppf([(1 - level) / 2, (1 + level) / 2], freedom)) ** 0.5 * variance**0.5
     return {"sd_points": {"estimate": float(variance**0.5), "low": float(low), "high": float(high)},

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_classifier import striped_faces
 from test_study import BANK, GAN_POOL, KEPT, POOL, two_test_sets
@@ -59,6 +60,33 @@ def test_a_study_of_another_intensity_has_its_answer(tmp_path):
     summary = answer.analyse(table, cells, tmp_path, tests, n_real=24, headline_ratio=1, usual={"intensity": 0.6}, resamples=200)
     assert summary["main_contrast"]["seeds"] == 2 and summary["law"]["cells"] == 6
     assert len(explorer_study.main_rows(table, summary)) == len(table.query("n_real == 24"))
+    np.savez(tmp_path / "predictions.npz", **predictions.pack(cells, tmp_path, tests))
+    table.to_csv(tmp_path / "ratio_study.csv", index=False)
+    (tmp_path / "summary.json").write_text(json.dumps(summary | {"trained_on": {}}))
+    assert predictions.analyse(tmp_path, resamples=200)["main_contrast"] == summary["main_contrast"]
+    other = table.assign(intensity=1.0)[table["arm"] == "mixed"]  # a block of full intensity beside it
+    rows = explorer_study.main_rows(pd.concat([table, other]), summary)
+    assert set(rows[rows["arm"] == "mixed"]["intensity"]) == {0.6}
+
+
+@pytest.mark.parametrize("arms, weight", [(["real", "mixed"], 1), (["real", "real_long", "mixed"], 0)])
+def test_a_plan_with_too_little_for_a_law_has_its_answer_without_one(tmp_path, arms, weight):
+    cells = study.plan_blocks([{"n_real": [12, 18, 24], "ratios": [0.5, 1]}, {"n_real": [12, 18, 24], "weight": [weight]}][weight:],
+                              arms=arms, ratios=[1], n_real=24, n_seeds=1)
+    tests = two_test_sets()
+    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, tests=tests, folder=tmp_path,
+                      device="cpu", jobs=1, updates=2, looks=1, max_epochs=1, lr=1e-3)
+    summary = answer.analyse(table, cells, tmp_path, tests, n_real=24, headline_ratio=1, resamples=100)
+    assert "law" not in summary or weight == 0
+    anova = summary["main_contrast"]["gain_points_anova"]
+    assert anova["low"] is anova["high"] is anova["p"] is None and anova["estimate"] == pytest.approx(
+        summary["gain_points"]["estimate"])  # one seed
+    json.dumps(summary, allow_nan=False)
+
+
+def test_no_arm_has_no_probabilities(found):
+    cells, _, folder, _, _ = found
+    assert answer.probabilities(cells, folder, "lab", [("augmented", 0.0)]) == {}
 
 
 def test_the_answer_is_plain_and_holds_all_that_was_planned(found):

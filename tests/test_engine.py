@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fer_lib import engine
+from fer_lib.errors import FerError
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -20,6 +21,14 @@ def test_the_fastest_convolutions_are_sought_with_cudnn_and_only_inside():
     with engine.fastest_convolutions():
         assert cudnn.enabled and cudnn.benchmark
     assert (cudnn.enabled, cudnn.benchmark) == before
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "many"])
+def test_a_number_of_processes_that_is_none_is_refused(monkeypatch, value):
+    monkeypatch.setenv("FER_JOBS", value)
+    with pytest.raises(FerError, match="FER_JOBS"):
+        engine.job_count()
+    assert engine.job_count(3) == 3
 
 
 def test_on_a_cpu_nothing_is_recorded():

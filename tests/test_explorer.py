@@ -333,6 +333,18 @@ def test_a_photo_is_read_upright(tmp_path):
     assert torch.equal(*(explorer.read_photo(photo, image_size=16, channels=1)[0] for photo in photos))
 
 
+def test_a_photo_that_cannot_be_used_is_one_sentence(tmp_path):
+    pixels = np.full((40, 30), 128, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "good.png")
+    broken = bytearray((tmp_path / "good.png").read_bytes())
+    broken[16:24] = (60_000).to_bytes(4, "big") * 2  # the header promises 3.6 gigapixels
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(np.full((700, 1), 128, np.uint8)).save(tmp_path / "thin.png")
+    for data in (bytes(broken), b"no picture", (tmp_path / "deep.png").read_bytes(), (tmp_path / "thin.png").read_bytes()):
+        with pytest.raises(FerError, match="JPEG or "):
+            explorer.read_photo(data, image_size=32, channels=1)
+
+
 # ---- generators ----------------------------------------------------------------------------------------
 
 def test_it_opens_with_the_shipped_generators_before_any_notebook_has_run(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fer_lib import profiles
+from fer_lib import augment, profiles
 from fer_lib.errors import FerError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -97,6 +97,23 @@ def test_a_bad_profile_is_one_sentence_with_the_remedy(parameters, tmp_path, yam
     with pytest.raises(FerError) as error:
         resolve(parameters, tmp_path, yaml=yaml)
     assert "\n" not in str(error.value) and all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize(("name", "annotation", "value", "words"), [
+    ("augmentation", "list[str]", ["light", "shfit"], "one of light, shift, cutout, mirror, not 'shfit'"),
+    ("precision", "str", "bf16", "one of float32, bfloat16"),
+    ("expression", "str", "hapy", "one of anger"),
+    ("n_seeds", "int", 0, "at least 1"),
+    ("keep_share", "float", 0.0, "above 0 and at most 1"),
+])
+def test_what_a_later_notebook_would_refuse_is_refused_at_once(name, annotation, value, words):
+    with pytest.raises(FerError, match=words):
+        profiles.check(profiles.Parameter(name, annotation, None, "", ()), value, where="--set")
+
+
+def test_augmentations_are_those_there_are_or_none():
+    assert set(profiles.RANGES["augmentation"].choices) == set(augment.AUGMENTATIONS)
+    assert profiles.check(profiles.Parameter("augmentation", "list[str]", [], "", ()), [], where="--set") == []
 
 
 def test_the_profile_is_not_set_by_name(parameters, tmp_path):

@@ -37,6 +37,16 @@ def test_real_faces_cover_as_much_as_real_faces_and_one_face_covers_little(judge
     assert neighbours["generated"]["coverage"] < neighbours["test"]["coverage"]
 
 
+def test_too_few_faces_for_a_measure_are_told(judge, tmp_path):
+    pool, test = striped_faces(24, seed=4), striped_faces(12, seed=5)
+    with pytest.raises(FerError, match="two faces of every expression"):
+        quality.coverage_share(judge, pool, as_generated(striped_faces(6, seed=6)), test)
+    bank = as_generated(striped_faces(12, seed=6))
+    bank = Faces(bank.images, bank.table.assign(generator_seed=0), "generated")
+    with pytest.raises(FerError, match="24 generated faces of a seed, but 12"):
+        quality.gan_train_share({"train": pool, "validation": test}, bank, test, tmp_path, n_real=24, n_seeds=1)
+
+
 def test_copies_are_nearer_to_the_pool_than_unseen_faces():
     pool, test = (striped_faces(60, seed=seed, contrast=150) for seed in (4, 5))
     copies, fresh = as_generated(pool), as_generated(striped_faces(60, seed=6, contrast=150))

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 import run_all
-from fer_lib import batch, notebooks
+from fer_lib import batch, notebooks, sweep
 from fer_lib.errors import FerError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -364,6 +364,21 @@ def test_a_sweep_joins_the_tables_and_leaves_the_profile_as_it_was(sweeping):
     assert note["files"] == ["sweep_ratio_numbers.csv"] and note["values"] == [2.0, 3.0] and note["versions"]
     code, out, _ = sweeping.main("--sweep", "ratio=2,3")
     assert code == 0 and "nothing was repeated" in out
+
+
+def test_a_swept_value_does_not_hide_what_a_table_says_of_its_rows(sweeping):
+    table = TABLE.replace("'text': [text]", "'text': [text, 'other']").replace("[made]", "[made, 0]")
+    sweeping.change("02_second", SECOND | {"## Save": table})
+    code, _, err = sweeping.main("--sweep", "text=b,c")
+    assert code == 0, err
+    joined = pd.read_csv(sweeping.output / "results" / "demo" / "sweep_text_numbers.csv")
+    assert list(joined["swept_text"]) == ["b", "b", "c", "c"] and list(joined["text"]) == ["b", "other", "c", "other"]
+
+
+def test_rows_without_generated_faces_do_not_contradict_a_swept_truncation():
+    table = pd.DataFrame({"truncation": [1.0, 0.5], "n_generated": [0, 60]})
+    assert list(sweep._with_values("truncation", [(0.5, table)])) == ["truncation", "n_generated"]
+    assert "swept_truncation" in sweep._with_values("truncation", [(0.7, table)])
 
 
 def test_a_sweep_runs_once_what_does_not_depend_on_it(sweeping):

@@ -202,6 +202,18 @@ def test_removing_twice_removes_nothing_more_and_distinct_pictures_stay():
     assert len(kept) == len(faces) and notes["repeats removed"] == 0
 
 
+def test_a_copy_without_a_subject_goes_and_the_known_one_stays():
+    known = noise_faces(4, takes=1)
+    copies = Faces(known.images[:7], known.table.iloc[:7].assign(subject="", id=list("abcdefg")), "real")
+    for faces in (concatenate([known, copies]), concatenate([copies, known])):
+        kept, notes = splits.remove_near_duplicates(faces)
+        assert sorted(kept.table["id"]) == sorted(known.table["id"]) and notes["repeats removed"] == 7
+    unlike = Faces(copies.images, copies.table.assign(expression="neutral"), "real")
+    disagree = (known.table["expression"][:7] != "neutral").sum()
+    kept, notes = splits.remove_near_duplicates(concatenate([known, unlike]))
+    assert len(kept) == len(known) - disagree and notes["removed because labels disagree"] == 2 * disagree
+
+
 def test_takes_of_a_known_subject_are_not_compared():
     faces = noise_faces(4)
     kept, notes = splits.remove_near_duplicates(concatenate([faces, faces]))

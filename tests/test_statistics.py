@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fer_lib import statistics
+from fer_lib import intervals, statistics
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
 
@@ -63,7 +63,8 @@ def test_the_interval_by_analysis_of_variance_is_the_one_of_what_varies_alone():
     found = statistics.anova_interval(np.zeros([3, 1]) + of_groups[groups], groups)
     assert found["high"] - found["estimate"] == pytest.approx(stats.norm.ppf(0.975) * stats.sem(of_groups))
     alone = statistics.anova_interval(np.ones([1, 4]), np.arange(4))
-    assert alone["estimate"] == 1 and np.isnan([alone[key] for key in ("low", "high", "p")]).all()
+    assert alone == {"estimate": 1, "low": None, "high": None, "p": None}
+    assert statistics.anova_interval(np.full([2, 4], 3), np.arange(4)) == {"estimate": 3, "low": 3, "high": 3, "p": None}
 
 
 def test_the_interval_by_analysis_of_variance_leaves_out_what_is_not_counted():
@@ -72,6 +73,14 @@ def test_the_interval_by_analysis_of_variance_leaves_out_what_is_not_counted():
     counted[groups == 4] = False
     part = statistics.anova_interval(scores[:, counted], np.unique(groups[counted], return_inverse=True)[1])
     assert statistics.anova_interval(scores, groups, counted=counted) == pytest.approx(part)
+    for bad in ({"counted": np.zeros(80, bool)}, {"scores": np.where(groups == 2, np.nan, scores)}):
+        with pytest.raises(FerError, match="at least one test image"):
+            statistics.anova_interval(**{"scores": scores, "groups": groups} | bad)
+
+
+def test_resamples_without_a_counted_image_do_not_make_a_gain_more_certain():
+    difference = np.array([1.0, 2, -1, np.nan, np.nan, np.nan])
+    assert intervals.bootstrap_p(difference) == intervals.bootstrap_p(difference[:3])
 
 
 def test_no_gain_is_rarely_called_a_gain():

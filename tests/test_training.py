@@ -81,6 +81,22 @@ def test_the_relativistic_identity_gan_trains_and_another_objective_is_refused(t
 
 
 @pytest.mark.parametrize("gan", TRAIN)
+def test_a_run_whose_weights_could_not_be_written_goes_on_from_its_checkpoint(gan, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_weights", full)
+        with pytest.raises(OSError, match="No space"):
+            train(gan, tmp_path / "full", checkpoint_every=3)
+    assert (tmp_path / "full" / "checkpoint.pt").is_file()
+    train(gan, tmp_path / "full", checkpoint_every=3)
+    train(gan, tmp_path / "whole")
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "full")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole) and not (tmp_path / "full" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("gan", TRAIN)
 def test_the_seed_decides_the_weights(gan, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(gan, tmp_path / name, steps=1, seed=seed)
@@ -139,6 +155,12 @@ def test_an_identity_does_not_depend_on_how_many_are_drawn(gans):
     few, many = (generation.generate(*gans, n_identities=n, seed=0) for n in (2, 70))
     assert np.abs(few.images.astype(int) - many.images[:12]).max() <= 1  # rounding of another batch size
     assert (few.table["id"] == many.table["id"][:12]).all()
+
+
+def test_a_bank_of_no_faces_is_refused(gans, tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "load_generator", lambda *_, **__: None)
+    with pytest.raises(FerError, match="add mixed to arms"):
+        generation.make_bank(tmp_path, tmp_path, tmp_path, wanted=[])
 
 
 def test_bad_numbers_are_refused(gans):

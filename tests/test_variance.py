@@ -6,7 +6,7 @@ import pytest
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from fer_lib import statistics
+from fer_lib import statistics, variance
 from fer_lib.errors import FerError
 
 PARTS = ("split", "generator", "train")
@@ -86,6 +86,12 @@ def test_copies_of_an_image_do_not_shrink_the_part_of_the_images():
     correct, subjects = np.random.default_rng(7).random((4, 100)) < 0.5, np.arange(100)
     alone = statistics.image_variance(correct, subjects)
     assert statistics.image_variance(np.tile(correct, 5), np.tile(subjects, 5)) == pytest.approx(alone)
+
+
+def test_one_test_subject_tells_nothing_of_others():
+    table = pd.DataFrame({"split_seed": range(3), "generator_seed": range(3), "train_seed": range(3), "accuracy": [0.4, 0.5, 0.6]})
+    found = variance.variance_split(table, correct=np.ones([3, 8], bool), clusters=["a"] * 8, resamples=50)
+    assert "images" in found["not_identified"] and found["components"]["all"]["identified"]
 
 
 def test_a_table_without_seeds_is_refused():
