@@ -208,7 +208,7 @@ def label_fidelity(scores, *, origin="real"):
                           linestyle="", elinewidth=0.9, marker="^osDv"[position % 5],
                           color=PALETTE[1] if generated else PALETTE[(7, 0, 2)[(position - 1) % 3]],
                           label=f"generated ({rows['all']['estimate']:.2f})" if generated else
-                          f"{origin}, test {kind} ({rows['all']['estimate']:.2f})")
+                          f"{origin}, {'test' if kind == 'test' else f'test {kind}'} ({rows['all']['estimate']:.2f})")
         axis.axhline(1 / len(EXPRESSIONS), color="0.5", linewidth=0.8, linestyle="--")
         axis.set_xticks(range(len(names)), names)
         axis.set(ylabel="judge agrees (fraction of faces)", ylim=(0, 1))
