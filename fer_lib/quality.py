@@ -3,6 +3,7 @@
 Shares compare generated with real (or rendered) faces: 1 means as good as those.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -223,11 +224,13 @@ def gan_train_share(parts, bank, test, folder, *, n_real, n_seeds, resamples=2_0
     training on few faces may end before it has left the level of guessing. options : of study.run.
     Raises FerError when the bank has too few faces. Source: GAN-train of Shmelkov et al. 2018; CAS of Ravuri and Vinyals 2019.
     """
-    enough = bank.table.groupby(["generator_seed", "expression"]).size().min() * len(EXPRESSIONS)
-    if enough < n_real:
+    of_bank = {name: float(bank.table[name].iloc[0]) for name in ("intensity", "truncation") if name in bank.table}
+    drawn = bank.table[(bank.table[list(of_bank)] == list(of_bank.values())).all(axis=1)]
+    enough = len(EXPRESSIONS) * drawn.value_counts(["generator_seed", "expression"]).reindex(
+        itertools.product(range(n_seeds), EXPRESSIONS), fill_value=0).min()
+    if enough < n_real - n_real % len(EXPRESSIONS):
         raise FerError(f"gan_train trains on {n_real} generated faces of a seed, but {enough} were made for the study: add 1 to "
                        "ratios, or leave gan_train out of measures.")
-    of_bank = {name: float(bank.table[name].iloc[0]) for name in ("intensity", "truncation") if name in bank.table}
     cells = study.plan(["real_long", "generated"], [1], n_real, range(n_seeds), stopping="updates", **of_bank)
     tests = {"first": test.of(EXPRESSIONS)}
     study.run(cells, train=parts["train"], validation=parts["validation"], generated=bank, tests=tests,

@@ -7,7 +7,7 @@ from test_metrics import as_generated
 
 from fer_lib import metrics, quality, training, truth
 from fer_lib.errors import FerError
-from fer_lib.faces import Faces
+from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
 
@@ -43,8 +43,15 @@ def test_too_few_faces_for_a_measure_are_told(judge, tmp_path):
         quality.coverage_share(judge, pool, as_generated(striped_faces(6, seed=6)), test)
     bank = as_generated(striped_faces(12, seed=6))
     bank = Faces(bank.images, bank.table.assign(generator_seed=0), "generated")
-    with pytest.raises(FerError, match="24 generated faces of a seed, but 12"):
-        quality.gan_train_share({"train": pool, "validation": test}, bank, test, tmp_path, n_real=24, n_seeds=1)
+    other = Faces(bank.images, bank.table.assign(intensity=0.6, truncation=1.0), "generated")
+    usual = Faces(bank.images, bank.table.assign(intensity=1.0, truncation=1.0), "generated")
+    for too_few in (bank, concatenate([usual, other])):  # those of another intensity do not count
+        with pytest.raises(FerError, match="24 generated faces of a seed, but 12"):
+            quality.gan_train_share({"train": pool, "validation": test}, too_few, test, tmp_path, n_real=24, n_seeds=1)
+    options = dict(updates=2, looks=1, lr=1e-3, device="cpu", jobs=1, resamples=50)
+    share = quality.gan_train_share({"train": pool, "validation": test}, concatenate([usual, other]), test, tmp_path, n_real=12,
+                                    n_seeds=1, **options)
+    assert set(share) == {"estimate", "low", "high"}
 
 
 def test_copies_are_nearer_to_the_pool_than_unseen_faces():
