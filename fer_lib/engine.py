@@ -118,10 +118,10 @@ class _Recorded:
 
 def job_count(jobs=None):
     """Number of worker processes: `jobs`, or the environment's FER_JOBS, or one per usable core."""
-    jobs = jobs or os.environ.get("FER_JOBS") or joblib.cpu_count()
-    if not str(jobs).isdigit() or int(jobs) < 1:
-        raise FerError(f"FER_JOBS is {jobs!r}: set it to the number of processes, 1 or more.")
-    return int(jobs)
+    given = os.environ.get("FER_JOBS")
+    if not jobs and given and not (given.isdigit() and int(given)):
+        raise FerError(f"FER_JOBS is {given!r}: set it to the number of processes, 1 or more.")
+    return int(jobs or given or joblib.cpu_count())
 
 
 def map(function, tasks, *, jobs=None, progress=None):

@@ -10,13 +10,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import ipywidgets as widgets
 import matplotlib as mpl
 import numpy as np
 import torch
 import traitlets
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fer_lib import alignment, data, explorer_drawing, explorer_study, generation, labels, paths, plots, referee, weights
 from fer_lib.errors import FerError
@@ -24,7 +23,7 @@ from fer_lib.explorer_study import finding, main_rows, read_study  # noqa: F401,
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow
-from fer_lib.readers.images import DECODING_ERRORS
+from fer_lib.readers.images import decode
 from fer_lib.referee import Referee
 
 COLUMNS = ("as drawn", *ALL_EXPRESSIONS)
@@ -195,15 +194,11 @@ def read_photo(data, *, image_size, channels):
     Raises FerError for bytes that are no picture.
     """
     try:
-        with Image.open(io.BytesIO(bytes(data))) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise FerError("The picture has more than 8 bits per channel: save it as a JPEG or an 8-bit PNG.")
-            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB" if channels == 3 else "L"))
-        (crop,), (found,) = alignment.align([pixels], image_size=image_size)
-    except (*DECODING_ERRORS, cv2.error) as error:
-        raise FerError("The file is no picture that can be read: choose a JPEG or PNG.") from error
-    face = torch.from_numpy(np.array(crop)).float().div(127.5).sub(1)
-    return (face[None] if crop.ndim == 2 else face.permute(2, 0, 1))[None], found
+        crop, found = decode(bytes(data), image_size=image_size, channels=channels, name="The photo",
+                             detectors=alignment.load_detectors())
+    except FerError as error:
+        raise FerError("The file is no picture that can be read: choose a JPEG or an 8-bit PNG.") from error
+    return torch.from_numpy(np.array(crop)).float().div(127.5).sub(1)[None], found
 
 
 @torch.inference_mode()

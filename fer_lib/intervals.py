@@ -255,7 +255,7 @@ def recall_gains(correct_a, correct_b, codes, **options):
     """Gain in recall of every expression, arm b minus arm a.
 
     correct_a, correct_b : bool [seeds, images]. codes : int [images], 0..5. options : as in `paired_gain`.
-    Returns dict expression -> {points, relative, p, p_holm (adjusted over the expressions)}; absent
+    Returns dict expression -> {points, relative, p, anova, p_holm (adjusted over the expressions)}; absent
     expressions are left out.
     """
     codes = np.asarray(codes)

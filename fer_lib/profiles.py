@@ -49,7 +49,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Range:
-    """Values that make sense: from `low` (`above`: low excluded) to `high`, or one of `choices`; `empty` lists, or none."""
+    """Values that make sense: from `low` (`above`: low excluded) to `high`, or one of `choices`. `empty`: a list of them may be empty."""
 
     low: float = -math.inf
     high: float = math.inf

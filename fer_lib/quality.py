@@ -3,7 +3,6 @@
 Shares compare generated with real (or rendered) faces: 1 means as good as those.
 """
 
-import itertools
 import json
 from pathlib import Path
 
@@ -225,12 +224,12 @@ def gan_train_share(parts, bank, test, folder, *, n_real, n_seeds, resamples=2_0
     Raises FerError when the bank has too few faces. Source: GAN-train of Shmelkov et al. 2018; CAS of Ravuri and Vinyals 2019.
     """
     of_bank = {name: float(bank.table[name].iloc[0]) for name in ("intensity", "truncation") if name in bank.table}
-    drawn = bank.table[(bank.table[list(of_bank)] == list(of_bank.values())).all(axis=1)]
-    enough = len(EXPRESSIONS) * drawn.value_counts(["generator_seed", "expression"]).reindex(
-        itertools.product(range(n_seeds), EXPRESSIONS), fill_value=0).min()
-    if enough < n_real - n_real % len(EXPRESSIONS):
-        raise FerError(f"gan_train trains on {n_real} generated faces of a seed, but {enough} were made for the study: add 1 to "
-                       "ratios, or leave gan_train out of measures.")
+    try:
+        for seed in range(n_seeds):
+            study.draw_generated(bank, n_real, generator_seed=seed, **of_bank)
+    except FerError as error:
+        raise FerError(f"gan_train trains on {n_real} generated faces of each seed, and fewer were made for the study: add 1 to "
+                       "ratios, or leave gan_train out of measures.") from error
     cells = study.plan(["real_long", "generated"], [1], n_real, range(n_seeds), stopping="updates", **of_bank)
     tests = {"first": test.of(EXPRESSIONS)}
     study.run(cells, train=parts["train"], validation=parts["validation"], generated=bank, tests=tests,

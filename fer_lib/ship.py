@@ -109,7 +109,7 @@ def _described(role, what, path, facts):
     settings = ", ".join(f"{name} {value}" for name, value in facts["params"].items() if name != "image_options")
     return (f"- `{role}.safetensors` ({size:.1f} MB) {what}. Kind {weights.read_metadata(path)['kind']}; "
             f"{settings}; widths {facts['params']['image_options']}. Trained in {facts['seconds'] / 60:.0f} minutes at "
-            f"commit `{facts['commit'][:12]}`{', changed since' if facts.get('code_changed') else ''}.")
+            f"commit `{facts['commit'][:12]}`{' with uncommitted changes' if facts.get('code_changed') else ''}.")
 
 
 def _told_before(role, folder):

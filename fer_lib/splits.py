@@ -101,7 +101,8 @@ def remove_near_duplicates(faces):
                          "known": faces.subjects != ""})
     several = rows.groupby("group")["code"].transform("size") > 1
     disagree = rows.groupby("group")["code"].transform("nunique") > 1
-    repeats = rows.sort_values("known", ascending=False, kind="stable").duplicated("group").sort_index() & ~rows["known"] & ~disagree
+    beside_known = rows.groupby("group")["known"].transform("any")
+    repeats = (rows.duplicated("group") | beside_known) & ~rows["known"] & ~disagree
     notes = {
         "pictures compared": int((faces.subjects == "").sum()),
         "groups of near-duplicates": int(rows.loc[several, "group"].nunique()),

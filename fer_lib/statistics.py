@@ -8,8 +8,8 @@ from fer_lib.diagnostics import (accuracy_by_intensity, brier_scores, calibratio
                                  expected_calibration_error, gain_by_intensity, intensity_slope, stack_predictions)
 from fer_lib.design import variance_design
 from fer_lib.errors import FerError
-from fer_lib.intervals import (accuracy_interval, anova_interval, cluster_codes, holm, paired_gain, recall_gains, recovered_share,
-                               resampled_means, seed_interval, transfer)
+from fer_lib.intervals import (accuracy_interval, anova_interval, cluster_codes, holm, paired_gain, recall_gains,
+                               recovered_share, resampled_means, seed_interval, transfer)
 from fer_lib.labels import EXPRESSIONS
 from fer_lib.variance import image_variance, variance_split
 
@@ -114,7 +114,7 @@ def gains_against(arms, baseline, *, seeds=None, keys=None, **options):
     arms : dict (arm, ratio) -> bool [seeds, images]. baseline : a key of it.
     seeds : as `seeds_of` returns it; needed where arms have different seeds. keys : which arms, or None for all.
     options : as in intervals.paired_gain.
-    Returns dict (arm, ratio) -> {points, relative, p, seeds}, without the baseline itself.
+    Returns dict (arm, ratio) -> {points, relative, p, anova, seeds}, without the baseline itself.
     """
     found = {}
     for key in (arms if keys is None else keys):
@@ -251,7 +251,8 @@ def _by_ratio(arms, gains):
     ratios = sorted(ratio for arm, ratio in arms if arm == "mixed" and ("mixed", ratio) in gains)
     found = [gains["mixed", ratio] for ratio in ratios]
     return [{"ratio": ratio, "accuracy": float(arms["mixed", ratio].mean()), "seeds": gain["seeds"],
-             "gain_points": gain["points"], "gain_relative": gain["relative"], "p": gain["p"], "p_holm": p, "gain_points_anova": gain["anova"]}
+             "gain_points": gain["points"], "gain_relative": gain["relative"], "p": gain["p"], "p_holm": p,
+             "gain_points_anova": gain["anova"]}
             for ratio, gain, p in zip(ratios, found, holm([gain["p"] for gain in found]), strict=True)]
 
 

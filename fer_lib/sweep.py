@@ -151,12 +151,12 @@ def _with_values(name, parts):
 
 
 def _differs(table, name, shown):
-    """Whether a table's own column says something else of rows that the parameter means; those without generated faces
-    have no weight, intensity or truncation."""
+    """Whether a table's own column holds other values than the swept one."""
     if name not in table:
         return False
-    meant = table["n_generated"] > 0 if name != "n_real" and "n_generated" in table else slice(None)
-    return bool((table.loc[meant, name] != shown).any())
+    if name in ("weight", "intensity", "truncation"):  # which rows without generated faces do not have
+        table = table[table["n_generated"] > 0]
+    return bool((table[name] != shown).any())
 
 
 def _tables(steps, name):

@@ -82,7 +82,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
-                log_every=log_every, checkpoint_every=checkpoint_every, finish=lambda: save_weights(ema, folder, name="generator", options=options, kind="stylegan2", faces=faces))
+                log_every=log_every, checkpoint_every=checkpoint_every,
+                finish=lambda: save_weights(ema, folder, name="generator", options=options, kind="stylegan2", faces=faces))
 
 
 def identity_steps(generator, discriminator, optimisers, *, paired, augmentation, gamma, r1_interval):
@@ -192,7 +193,8 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
     state = {"generator": generator, "discriminator": discriminator,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
-                log_every=log_every, checkpoint_every=checkpoint_every, finish=lambda: save_weights(generator, folder, name="generator", options=g_options, kind="stargan", faces=faces))
+                log_every=log_every, checkpoint_every=checkpoint_every,
+                finish=lambda: save_weights(generator, folder, name="generator", options=g_options, kind="stargan", faces=faces))
 
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
@@ -265,7 +267,9 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"encoder": encoder} if encoder else {})
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
-                log_every=log_every, checkpoint_every=checkpoint_every, finish=lambda: save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow", faces=faces, sequences=sequences))
+                log_every=log_every, checkpoint_every=checkpoint_every,
+                finish=lambda: save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow",
+                                            faces=faces, sequences=sequences))
 
 
 @dataclass(frozen=True)
@@ -493,7 +497,7 @@ def partners(faces):
     return partner
 
 
-def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every, finish=lambda: None):
+def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every, finish):
     """Call step(number) for number = 0 .. steps - 1, with checkpoints, and return the history.
 
     step : returns a dict of scalars. state : dict of everything with a state_dict that `step` changes.

@@ -46,7 +46,7 @@ def test_too_few_faces_for_a_measure_are_told(judge, tmp_path):
     other = Faces(bank.images, bank.table.assign(intensity=0.6, truncation=1.0), "generated")
     usual = Faces(bank.images, bank.table.assign(intensity=1.0, truncation=1.0), "generated")
     for too_few in (bank, concatenate([usual, other])):  # those of another intensity do not count
-        with pytest.raises(FerError, match="24 generated faces of a seed, but 12"):
+        with pytest.raises(FerError, match="24 generated faces of each seed, and fewer"):
             quality.gan_train_share({"train": pool, "validation": test}, too_few, test, tmp_path, n_real=24, n_seeds=1)
     options = dict(updates=2, looks=1, lr=1e-3, device="cpu", jobs=1, resamples=50)
     share = quality.gan_train_share({"train": pool, "validation": test}, concatenate([usual, other]), test, tmp_path, n_real=12,

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
@@ -109,7 +110,7 @@ def decode(content, *, image_size, channels, name, detectors=None):
         `alignment.load_detectors` to find and align the face, None for the centre square.
     Returns (uint8 [C, S, S], found) where found is "eyes", "face" or "none" (see
         `alignment.align_image`), "" without detectors.
-    Raises FerError naming the file when it is truncated, corrupt or not 8-bit.
+    Raises FerError naming the file when it is truncated, corrupt, not 8-bit or too narrow to be aligned.
     """
     try:
         with Image.open(io.BytesIO(content)) as opened:
@@ -120,7 +121,10 @@ def decode(content, *, image_size, channels, name, detectors=None):
     except DECODING_ERRORS as error:
         raise FerError(f"{name} is truncated or no picture ({error}); copy it again or remove it") from error
     if detectors is not None:
-        pixels, found = alignment.align_image(np.asarray(image), image_size=image_size, detectors=detectors)
+        try:
+            pixels, found = alignment.align_image(np.asarray(image), image_size=image_size, detectors=detectors)
+        except cv2.error as error:  # a picture of a few pixels' width
+            raise FerError(f"{name} is too narrow to look for a face in ({image.width} x {image.height}); remove it") from error
     else:
         pixels, found = np.asarray(alignment.centre_square(image, image_size)), ""
     pixels = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
