@@ -266,9 +266,11 @@ def our_stylegan2(batch):
         loss = losses.r1_penalty(discriminator, batch, gamma=1.0) * INTERVAL
         training.update(optimisers[1], loss, discriminator)
 
+    trained = copy.deepcopy(generator).eval()
+
     def generate():
         with torch.inference_mode():
-            generator(latent())
+            trained(latent())
 
     train, penalise = (engine.recorded(step, batch.device) for step in (train, penalise))
     return {"training step": lambda: train(batch), "R1 step": lambda: penalise(batch), "generation": generate}

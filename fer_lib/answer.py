@@ -7,6 +7,7 @@ from fer_lib import statistics, study
 from fer_lib.errors import FerError
 
 AXES = ("n_real", "weight", "intensity", "truncation")
+FEW_SEEDS = 8  # below, the bootstrap's intervals hold their promise less well, see docs/RESULTS.md, "Intervals"
 PLAIN = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": "updates"}
 
 
@@ -247,6 +248,9 @@ def sentences(summary, origin="real"):
             f"{main['accuracy']:.3f} against {main['baseline_accuracy']:.3f} with {baseline}, {points['estimate']:+.1f} "
             f"points ({points['low']:+.1f} to {points['high']:+.1f}), relative {relative['estimate']:+.0%} "
             f"({relative['low']:+.0%} to {relative['high']:+.0%}); {main['seeds']} seeds, test set {summary['test_set']}."]
+    if main["seeds"] < FEW_SEEDS and "gain_points_anova" in main:
+        told[0] += " Analysis of variance, to be trusted with so few seeds, says {low:+.1f} to {high:+.1f} points.".format(
+            **main["gain_points_anova"])
     others = [(name, summary["contrasts"][name]["gain_points"]) for name in ("generated", "augmented", "mixed_augmented", "external")
               if name in summary["contrasts"]]
     meaning = {"generated": "generated faces alone", "augmented": "classical augmentation alone",

@@ -81,8 +81,9 @@ def stargan_discriminator(discriminator, real, label, fake, mix, *, weight_class
     real, fake : float [B, C, H, W]; label : int64 [B], the real images' expressions.
     Returns (loss, dict of its detached terms).
     """
-    real_score, real_class = discriminator(real)
-    fake_score, _ = discriminator(fake)
+    score, by_label = discriminator(torch.cat([real, fake]))
+    real_score, fake_score = score.chunk(2)
+    real_class = by_label[:len(real)]
     terms = {"critic": fake_score.float().mean() - real_score.float().mean(), "class": F.cross_entropy(real_class, label),
              "gradient": wasserstein_gradient_penalty(lambda x: discriminator(x)[0], real, fake, mix)}
     loss = terms["critic"] + weight_class * terms["class"] + weight_gradient * terms["gradient"]

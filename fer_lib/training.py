@@ -623,7 +623,7 @@ def adam(network, *, lr, betas, interval=None):
     if parameters[0].is_cuda:  # everything that changes stays on the GPU, see engine.recorded
         return torch.optim.Adam(parameters, lr=torch.tensor(lr, device=parameters[0].device), betas=betas, eps=1e-8,
                                 fused=True, capturable=True)
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=1e-8)
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, eps=1e-8, fused=True)
 
 
 def set_rate(optimiser, lr):
@@ -640,7 +640,7 @@ def update(optimiser, loss, network):
     parameters = list(network.parameters())
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients):
-        if gradient is not None and gradient.is_cuda and gradient.stride() != parameter.stride():
+        if gradient is not None and gradient.stride() != parameter.stride():
             gradient = torch.empty_like(parameter).copy_(gradient)  # the fused optimiser wants both in one layout
         parameter.grad = gradient
     optimiser.step()

@@ -206,6 +206,14 @@ def test_the_sentences_follow_the_interval(found, low, high, verb):
     assert verb in told[0] and "rendered faces alone at as many updates" in told[0] and len(told) == 3
 
 
+def test_few_seeds_have_the_interval_that_holds_with_few(found):
+    summary = json.loads(json.dumps(found[-1]))
+    summary["main_contrast"] |= {"seeds": 3, "gain_points_anova": {"estimate": 5.0, "low": -1.25, "high": 11.0}}
+    assert "-1.2 to +11.0 points" in answer.sentences(summary)[0]
+    summary["main_contrast"]["seeds"] = 8
+    assert "variance" not in answer.sentences(summary)[0]
+
+
 def test_probabilities_share_their_seeds(found):
     cells, _, folder, _, _ = found
     seen = answer.probabilities(answer.group(cells, n_real=24), folder, "lab", [("mixed", 1.0), ("real_long", 0.0), ("noise", 1.0)])

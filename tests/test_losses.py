@@ -45,6 +45,17 @@ def test_faces_drawn_before_teach_the_generator_the_same():
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True)) and any(gradient.any() for gradient in found[0])
 
 
+def test_stargans_discriminator_is_taught_by_real_and_generated_faces_alike():
+    torch.manual_seed(0)
+    critic = stargan.Discriminator(image_size=16, conv_dim=4)
+    real, fake = torch.rand(2, 3, 1, 16, 16) * 2 - 1
+    label, mix = torch.tensor([0, 5, 2]), torch.rand(3, 1, 1, 1)
+    loss, terms = losses.stargan_discriminator(critic, real, label, fake, mix, weight_gradient=0.0)
+    (score, by_label), (fake_score, _) = critic(real), critic(fake)
+    torch.testing.assert_close(terms["critic"], (fake_score.mean() - score.mean()).detach())
+    torch.testing.assert_close(loss, fake_score.mean() - score.mean() + torch.nn.functional.cross_entropy(by_label, label))
+
+
 def test_augmentations_are_differentiable_and_keep_the_shape():
     torch.manual_seed(0)
     images = torch.randn(8, 1, 32, 32, requires_grad=True)

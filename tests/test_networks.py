@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fer_lib.errors import FerError
-from fer_lib.networks import expression_flow, stargan, stylegan2
+from fer_lib.networks import expression_flow, stargan, stylegan2, winograd
 
 SMALL = {"channel_base": 256, "channel_max": 8}
 
@@ -78,6 +78,41 @@ def test_the_label_changes_the_translation():
     image = torch.randn(1, 1, 32, 32)
     one, two = generator(image, torch.tensor([0])), generator(image, torch.tensor([1]))
     assert not torch.allclose(one, two)
+
+
+@pytest.mark.parametrize("layer, size", [
+    (lambda: stargan._ToPixels(4, 3, 7, padding=3, bias=False), (8, 12)),
+    (lambda: stargan._ToPixels(4, 1, 7, padding=3, bias=False), (7, 8)),    # an odd side
+    (lambda: stargan._Halving(4, 6, 4, stride=2, padding=1), (8, 8)),       # few pixels: a matrix product
+    (lambda: stargan._Halving(4, 6, 4, stride=2, padding=1), (16, 16)),
+])
+def test_stargans_faster_layers_are_the_librarys_convolution(layer, size):
+    """With the gradient of the gradient's size, as the discriminator's penalty needs it."""
+    torch.manual_seed(0)
+    layer, x = layer().double(), torch.randn(2, 4, *size).double().requires_grad_()
+    found = []
+    for forward in (layer.forward, lambda x: torch.nn.Conv2d.forward(layer, x)):
+        result = forward(x)
+        gradient, = torch.autograd.grad(result.square().sum(), x, create_graph=True)
+        found.append([result, gradient, torch.autograd.grad(gradient.square().sum(), layer.weight)[0]])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["direct", "winograd"])
+def test_stargan_is_trained_by_the_gradients_of_the_network_as_published(monkeypatch, wide):
+    """Label planes beside the image, then one layer after the other."""
+    monkeypatch.setattr(winograd, "pays", lambda x, weight: wide)
+    torch.manual_seed(0)
+    generator = stargan.Generator(channels=3, conv_dim=8, n_blocks=2)
+    image, label = torch.rand(3, 3, 32, 32) * 2 - 1, torch.tensor([0, 3, 6])
+    planes = F.one_hot(label, 7).float()[:, :, None, None].expand(-1, -1, 32, 32)
+    whole = torch.cat([image, planes], 1)
+    found = []
+    for faces in (generator(image, label), generator.eval().main(whole)):
+        found.append([faces, *torch.autograd.grad(faces.square().sum(), list(generator.parameters()))])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.detach().abs().max()))
 
 
 def flow_gan(**options):

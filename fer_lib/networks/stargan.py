@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fer_lib.errors import FerError
+from fer_lib.networks import winograd
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +49,44 @@ def compiled_norm():
     return compiled
 
 
+class _Conv3x3(nn.Conv2d):
+    """Computed with fewer multiplications while it is trained, where that is faster."""
+
+    def forward(self, x):
+        return winograd.conv3x3(x, self.weight) if self.training else super().forward(x)
+
+
+class _ToPixels(nn.Conv2d):
+    """A convolution of odd size to few channels; on a CPU it computes 2x2 pixels as one of four times as many channels, as
+    the library computes channels in sixteens."""
+
+    def forward(self, x):
+        if x.device.type != "cpu" or x.shape[2] % 2 or x.shape[3] % 2:
+            return super().forward(x)
+        shifted = [F.pad(self.weight, (right, 1 - right, down, 1 - down)) for down in (0, 1) for right in (0, 1)]
+        weight = torch.stack(shifted, 1).flatten(0, 1)
+        return F.pixel_shuffle(F.conv2d(x, weight, stride=2, padding=self.padding), 2)
+
+
+class _Halving(nn.Conv2d):
+    """A convolution of stride 2; on a CPU one to few pixels is a matrix product, for which the library is slow."""
+
+    def forward(self, x):
+        size, n_pixels = [side // 2 for side in x.shape[2:]], x.shape[2] * x.shape[3] // 4
+        if x.device.type != "cpu" or n_pixels > 16:
+            return super().forward(x)
+        patches = F.unfold(x, self.kernel_size, stride=2, padding=self.padding).transpose(1, 2)
+        return F.linear(patches, self.weight.flatten(1), self.bias).transpose(1, 2).unflatten(2, size)
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with instance normalisation, added to the input."""
 
     def __init__(self, width):
         super().__init__()
         self.main = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), _norm(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), _norm(width))
+            _Conv3x3(width, width, 3, padding=1, bias=False), _norm(width), nn.ReLU(),
+            _Conv3x3(width, width, 3, padding=1, bias=False), _norm(width))
 
     def forward(self, x):
         return x + self.main(x)
@@ -81,13 +112,24 @@ class Generator(nn.Module):
             layers += [nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False),
                        _norm(width // 2), nn.ReLU()]
             width //= 2
-        layers += [nn.Conv2d(width, channels, 7, padding=3, bias=False), nn.Tanh()]
+        layers += [_ToPixels(width, channels, 7, padding=3, bias=False), nn.Tanh()]
         self.main = nn.Sequential(*layers)
 
     def forward(self, image, label):
         """image : float [B, channels, H, W] in -1..1. label : int64 [B]. Returns the image with that expression."""
-        planes = F.one_hot(label, self.n_labels).to(image.dtype)[:, :, None, None]
-        return self.main(torch.cat([image, planes.expand(-1, -1, *image.shape[2:])], 1))
+        codes = F.one_hot(label, self.n_labels).to(image.dtype)
+        if image.device.type == "cpu":
+            return self.main[1:](self._first(image, codes))
+        planes = codes[:, :, None, None].expand(-1, -1, *image.shape[2:])
+        return self.main(torch.cat([image, planes], 1))
+
+    def _first(self, image, codes):
+        """The first convolution: what it makes of the labels' even planes does not depend on the image."""
+        first, channels = self.main[0], image.shape[1]
+        weight = first.weight[:, channels:].transpose(0, 1).flatten(0, 1)[:, None]
+        planes = F.conv2d(image.new_ones(1, 1, *image.shape[2:]), weight, padding=first.padding)
+        features = F.conv2d(image, first.weight[:, :channels], padding=first.padding)
+        return features + (codes @ planes.view(self.n_labels, -1)).view(features.shape)
 
 
 class Discriminator(nn.Module):
@@ -103,9 +145,9 @@ class Discriminator(nn.Module):
         n_layers = n_layers or next(n for n in range(6, 0, -1) if image_size % 2**n == 0 and image_size // 2**n >= 2)
         if image_size % 2**n_layers:
             raise FerError(f"The image size {image_size} cannot be halved {n_layers} times: use fewer layers.")
-        layers, width = [nn.Conv2d(channels, conv_dim, 4, stride=2, padding=1), nn.LeakyReLU(0.01)], conv_dim
+        layers, width = [_Halving(channels, conv_dim, 4, stride=2, padding=1), nn.LeakyReLU(0.01)], conv_dim
         for _ in range(1, n_layers):
-            layers += [nn.Conv2d(width, width * 2, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
+            layers += [_Halving(width, width * 2, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
             width *= 2
         self.main = nn.Sequential(*layers)
         self.critic = nn.Conv2d(width, 1, 3, padding=1, bias=False)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fer_lib.errors import FerError
+from fer_lib.networks import winograd
 
 GAIN = math.sqrt(2)  # keeps the variance behind a leaky ReLU
 FIR = (1.0, 3.0, 3.0, 1.0)  # low-pass filter of every change of resolution (paper: section 4.2 and appendix)
@@ -117,6 +118,8 @@ class ModulatedConv(nn.Module):
         if self.up == 2:
             x = F.conv_transpose2d(x, weight.transpose(0, 1).flip([2, 3]), stride=2)
             x = low_pass(x, padding=1, gain=4.0)
+        elif self.training and self.padding == 1:
+            x = winograd.conv3x3(x, weight)
         else:
             x = F.conv2d(x, weight, padding=self.padding)
         if self.demodulate:
@@ -217,6 +220,8 @@ class Conv(nn.Module):
             x = F.conv2d(low_pass(x, down=2), weight, bias)
         elif self.down == 2:
             x = F.conv2d(low_pass(x, padding=2), weight, bias, stride=2)
+        elif self.training and self.kernel == 3:
+            x = winograd.conv3x3(x, weight, bias)
         else:
             x = F.conv2d(x, weight, bias, padding=self.kernel // 2)
         return activation(x) if self.activate else x
