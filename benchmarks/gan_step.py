@@ -259,7 +259,7 @@ def our_stylegan2(batch):
         training.update(optimisers[0], loss, generator)
         with torch.no_grad():
             fake = generator(latent())
-        loss = losses.non_saturating_discriminator(discriminator(batch), discriminator(fake))
+        loss = losses.non_saturating_discriminator(*discriminator.pair(batch, fake))
         training.update(optimisers[1], loss, discriminator)
 
     def penalise(batch):

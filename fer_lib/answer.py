@@ -249,8 +249,9 @@ def sentences(summary, origin="real"):
             f"points ({points['low']:+.1f} to {points['high']:+.1f}), relative {relative['estimate']:+.0%} "
             f"({relative['low']:+.0%} to {relative['high']:+.0%}); {main['seeds']} seeds, test set {summary['test_set']}."]
     if main["seeds"] < FEW_SEEDS and "gain_points_anova" in main:
-        told[0] += " Analysis of variance, to be trusted with so few seeds, says {low:+.1f} to {high:+.1f} points.".format(
-            **main["gain_points_anova"])
+        few = main["gain_points_anova"]
+        told[0] += (f" With so few seeds analysis of variance is to be trusted, which says {few['low']:+.1f} to {few['high']:+.1f} points"
+                    + (" and so does not exclude 0." if few["low"] <= 0 <= few["high"] else "."))
     others = [(name, summary["contrasts"][name]["gain_points"]) for name in ("generated", "augmented", "mixed_augmented", "external")
               if name in summary["contrasts"]]
     meaning = {"generated": "generated faces alone", "augmented": "classical augmentation alone",

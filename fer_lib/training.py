@@ -93,8 +93,11 @@ def identity_steps(generator, discriminator, optimisers, *, paired, augmentation
     optimisers : of the generator and of the discriminator. paired : relativistic, with R2. Others as in train_identity_gan.
     real, fake : float [B, C, H, W]. latents : float [2, B, latent_size], for the generator's and the discriminator's turn.
     """
+    def vary(image):
+        return augment.diff_augment(image, policy=augmentation)
+
     def see(image):
-        return discriminator(augment.diff_augment(image, policy=augmentation))
+        return discriminator(vary(image))
 
     def generator_loss(real, fake):
         if not paired:
@@ -105,7 +108,7 @@ def identity_steps(generator, discriminator, optimisers, *, paired, augmentation
 
     def discriminator_loss(real, fake):
         formula = losses.relativistic_discriminator if paired else losses.non_saturating_discriminator
-        return formula(see(real), see(fake))
+        return formula(*discriminator.pair(vary(real), vary(fake)))
 
     def teach(real, latents):
         fake = generator(latents[0])

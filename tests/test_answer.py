@@ -209,7 +209,9 @@ def test_the_sentences_follow_the_interval(found, low, high, verb):
 def test_few_seeds_have_the_interval_that_holds_with_few(found):
     summary = json.loads(json.dumps(found[-1]))
     summary["main_contrast"] |= {"seeds": 3, "gain_points_anova": {"estimate": 5.0, "low": -1.25, "high": 11.0}}
-    assert "-1.2 to +11.0 points" in answer.sentences(summary)[0]
+    assert "-1.2 to +11.0 points and so does not exclude 0" in answer.sentences(summary)[0]
+    summary["main_contrast"]["gain_points_anova"]["low"] = 1.0
+    assert "+1.0 to +11.0 points." in answer.sentences(summary)[0]
     summary["main_contrast"]["seeds"] = 8
     assert "variance" not in answer.sentences(summary)[0]
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fer_lib.errors import FerError
-from fer_lib.networks import expression_flow, stargan, stylegan2, winograd
+from fer_lib.networks import expression_flow, pooling, stargan, stylegan2, winograd
 
 SMALL = {"channel_base": 256, "channel_max": 8}
 
@@ -70,6 +70,16 @@ def test_identical_images_have_no_minibatch_deviation():
     same = stylegan2.minibatch_deviation(torch.ones(4, 2, 3, 3))[:, -1]
     varied = stylegan2.minibatch_deviation(torch.randn(4, 2, 3, 3))[:, -1]
     assert same.max() < 1e-3 < varied.min()
+
+
+@pytest.mark.parametrize("critic", [lambda: stylegan2.Discriminator(image_size=32, **SMALL),
+                                    lambda: pooling.Discriminator(image_size=32, critic_width=4)])
+def test_a_pair_is_judged_as_two_batches_are(critic):
+    torch.manual_seed(0)
+    critic = critic().double()
+    real, fake = torch.randn(2, 8, 1, 32, 32).double()
+    for together, alone in zip(critic.pair(real, fake), (critic(real), critic(fake)), strict=True):
+        torch.testing.assert_close(together, alone)
 
 
 def test_the_label_changes_the_translation():

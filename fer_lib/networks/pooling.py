@@ -6,6 +6,7 @@ convolutions: see the table in notebook 2.
 Source: He et al., "Delving Deep into Rectifiers", ICCV 2015 (arXiv 1502.01852), for the initial weights.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -43,6 +44,10 @@ class Discriminator(nn.Module):
     def forward(self, image):
         """image : float [B, channels, H, W] in -1..1. Returns logits [B], high for real."""
         return self.output(self.features(image))[:, 0]
+
+    def pair(self, real, fake):
+        """The logits of real and of generated images, [B] each, at once."""
+        return self(torch.cat([real, fake])).chunk(2)
 
 
 class Classifier(nn.Module):

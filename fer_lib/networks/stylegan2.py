@@ -111,7 +111,8 @@ class ModulatedConv(nn.Module):
         self.gain = 1 / math.sqrt(n_in * kernel**2)
         self.up, self.demodulate, self.padding = up, demodulate, kernel // 2
 
-    def forward(self, x, w, *, gain=1.0):
+    def forward(self, x, w, *, gain=1.0, bias=None):
+        """bias : float [n_out, 1, 1], or None, is added in the end."""
         style = self.style(w)
         weight = self.weight * self.gain
         x = x * style[:, :, None, None]
@@ -124,8 +125,9 @@ class ModulatedConv(nn.Module):
             x = F.conv2d(x, weight, padding=self.padding)
         if self.demodulate:
             norm = (style.square() @ weight.square().sum([2, 3]).T + 1e-8).rsqrt()
-            x = x * (norm * gain)[:, :, None, None]
-        return x
+            scale = (norm * gain)[:, :, None, None]
+            return x * scale if bias is None else torch.addcmul(bias, x, scale)
+        return x if bias is None else x + bias
 
 
 class SynthesisLayer(nn.Module):
@@ -139,7 +141,7 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("fixed_noise", torch.randn(1, 1, resolution, resolution))
 
     def forward(self, x, w, *, noise):
-        x = self.conv(x, w, gain=GAIN) + self.bias[:, None, None] * GAIN
+        x = self.conv(x, w, gain=GAIN, bias=self.bias[:, None, None] * GAIN)
         if noise == "random":
             x = x + torch.randn_like(x[:, :1]) * (self.noise_strength * GAIN)
         elif noise == "fixed":
@@ -156,7 +158,7 @@ class ToImage(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x, w):
-        return self.conv(x, w) + self.bias[:, None, None]
+        return self.conv(x, w, bias=self.bias[:, None, None])
 
 
 class Generator(nn.Module):
@@ -266,5 +268,12 @@ class Discriminator(nn.Module):
 
     def forward(self, image):
         """image : float [B, channels, H, W] in -1..1. Returns logits [B], high for real."""
-        x = minibatch_deviation(self.blocks(self.from_image(image)))
+        return self._judge(minibatch_deviation(self.blocks(self.from_image(image))))
+
+    def pair(self, real, fake):
+        """The logits of real and of generated images, [B] each, as `forward` returns them, at once."""
+        both = self.blocks(self.from_image(torch.cat([real, fake]))).chunk(2)
+        return self._judge(torch.cat([minibatch_deviation(x) for x in both])).chunk(2)
+
+    def _judge(self, x):
         return self.output(self.hidden(self.conv(x).flatten(1)))[:, 0]

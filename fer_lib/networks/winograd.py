@@ -33,8 +33,7 @@ def conv3x3(x, weight, bias=None, *, padding=1):
     """
     if not pays(x, weight):
         return F.conv2d(x, weight, bias, padding=padding)
-    result = _Convolution.apply(x, weight, padding, False)
-    return result if bias is None else result + bias.view(1, -1, 1, 1)
+    return _Convolution.apply(x, weight, bias, padding, False)
 
 
 def pays(x, weight):
@@ -47,20 +46,19 @@ class _Convolution(Function):
     """The convolution; `adjoint` makes of a gradient of the result that of the input."""
 
     @staticmethod
-    def forward(ctx, x, weight, padding, adjoint):
+    def forward(ctx, x, weight, bias, padding, adjoint):
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.adjoint = padding, adjoint
         kernel = (KERNEL.flip(1) if adjoint else KERNEL) @ weight.permute(0, 2, 3, 1).flatten(1, 2)  # [K, 36, C]
-        return _convolve(x, kernel.transpose(0, 1) if adjoint else kernel.permute(1, 2, 0), padding)
+        return _convolve(x, kernel.transpose(0, 1) if adjoint else kernel.permute(1, 2, 0), bias, padding)
 
     @staticmethod
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
-        pair = (gradient, x) if ctx.adjoint else (x, gradient)
-        to_x = _Convolution.apply(gradient, weight, 2 - ctx.padding, not ctx.adjoint) if ctx.needs_input_grad[0] else None
-        padding = 2 - ctx.padding if ctx.adjoint else ctx.padding
-        to_weight = _WeightGradient.apply(*pair, padding) if ctx.needs_input_grad[1] else None
-        return to_x, to_weight, None, None
+        pair = (gradient, x, 2 - ctx.padding) if ctx.adjoint else (x, gradient, ctx.padding)
+        to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
+        return (_Convolution.apply(gradient, weight, None, 2 - ctx.padding, not ctx.adjoint) if to_x else None,
+                _WeightGradient.apply(*pair) if to_weight else None, gradient.sum((0, 2, 3)) if to_bias else None, None, None)
 
 
 class _WeightGradient(Function):
@@ -81,24 +79,25 @@ class _WeightGradient(Function):
     @staticmethod
     def backward(ctx, to_weight):
         x, gradient = ctx.saved_tensors
-        to_x = _Convolution.apply(gradient, to_weight, 2 - ctx.padding, True) if ctx.needs_input_grad[0] else None
-        to_gradient = _Convolution.apply(x, to_weight, ctx.padding, False) if ctx.needs_input_grad[1] else None
-        return to_x, to_gradient, None
+        to_x, to_gradient = ctx.needs_input_grad[:2]
+        return (_Convolution.apply(gradient, to_weight, None, 2 - ctx.padding, True) if to_x else None,
+                _Convolution.apply(x, to_weight, None, ctx.padding, False) if to_gradient else None, None)
 
 
-def _convolve(x, kernel, padding):
-    """x : float [B, C, H, W]; kernel : [36, C, K], transformed."""
+def _convolve(x, kernel, bias, padding):
+    """x : float [B, C, H, W]; kernel : [36, C, K], transformed; bias : [K] or None."""
     height, width = (side + 2 * padding - 2 for side in x.shape[2:])
     grid = _Grid(height, width)
     x = grid.padded(x, padding, TILE + 2)
-    result = x.new_empty(len(x), grid.rows, TILE, grid.columns, TILE, kernel.shape[2])
+    shape = len(x), kernel.shape[2], TILE * grid.rows, TILE * grid.columns
+    result = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    tiles = result.permute(0, 2, 3, 1).view(len(x), grid.rows, TILE, grid.columns, TILE, -1)
     for images in grid.batches(len(x)):
         ins = grid.transformed(x[images], DATA)
         outs = x.new_empty(ins.shape[1], 36, kernel.shape[2])
         torch.bmm(ins, kernel, out=outs.transpose(0, 1))
-        grid.restore(outs, result[images])
-    result = result.view(len(x), TILE * grid.rows, TILE * grid.columns, -1).permute(0, 3, 1, 2)
-    return result[:, :, :height, :width]
+        grid.restore(outs, 0 if bias is None else bias, tiles[images])
+    return result if shape[2:] == (height, width) else result[:, :, :height, :width].clone()
 
 
 class _Grid:
@@ -128,7 +127,7 @@ class _Grid:
                              (by_image, TILE * by_row, TILE * by_column, by_row, by_column, 1), x.storage_offset())
         return (matrix @ tiles.reshape(-1, side * side, channels)).transpose(0, 1)
 
-    def restore(self, transformed, result):
+    def restore(self, transformed, bias, result):
         """Write the pixels of transformed tiles, float [tiles, 36, K], to result, float [B, rows, 4, columns, 4, K]."""
         place = result.transpose(2, 3)
-        place.copy_((RESULT @ transformed).view(place.shape))
+        torch.add((RESULT @ transformed).view(place.shape), bias, out=place)
