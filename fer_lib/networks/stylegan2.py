@@ -126,7 +126,9 @@ class ModulatedConv(nn.Module):
         if self.demodulate:
             norm = (style.square() @ weight.square().sum([2, 3]).T + 1e-8).rsqrt()
             scale = (norm * gain)[:, :, None, None]
-            return x * scale if bias is None else torch.addcmul(bias, x, scale)
+            if self.training and bias is not None:
+                return torch.addcmul(bias, x, scale)  # at once, with other rounding: so not where faces are drawn
+            x = x * scale
         return x if bias is None else x + bias
 
 
