@@ -90,6 +90,16 @@ def test_the_label_changes_the_translation():
     assert not torch.allclose(one, two)
 
 
+@pytest.mark.parametrize("wide", [False, True], ids=["direct", "winograd"])
+def test_stylegan2_draws_in_training_what_it_draws_afterwards(monkeypatch, wide):
+    monkeypatch.setattr(winograd, "pays", lambda x, weight: wide)
+    torch.manual_seed(0)
+    generator, z = stylegan2.Generator(image_size=32, latent_size=8, **SMALL), torch.randn(3, 8)
+    torch.nn.init.normal_(generator.first.bias)
+    trained = generator(z, noise="fixed")
+    torch.testing.assert_close(generator.eval()(z, noise="fixed"), trained, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("layer, size", [
     (lambda: stargan._ToPixels(4, 3, 7, padding=3, bias=False), (8, 12)),
     (lambda: stargan._ToPixels(4, 1, 7, padding=3, bias=False), (7, 8)),    # an odd side
