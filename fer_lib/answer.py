@@ -4,10 +4,10 @@
 """
 
 from fer_lib import statistics, study
+from fer_lib.design import FEW_SEEDS
 from fer_lib.errors import FerError
 
 AXES = ("n_real", "weight", "intensity", "truncation")
-FEW_SEEDS = 8  # below, the bootstrap's intervals hold their promise less well, see docs/RESULTS.md, "Intervals"
 PLAIN = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": "updates"}
 
 

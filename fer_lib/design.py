@@ -1,8 +1,10 @@
-"""The seeds of a small study that tells the sources of chance apart."""
+"""How many seeds a study needs, and those of a small one that tells the sources of chance apart."""
 
 from itertools import product
 
 from fer_lib.errors import FerError
+
+FEW_SEEDS = 8  # below, intervals by resampling hold their promise less well, see docs/RESULTS.md, "Intervals"
 
 
 def variance_design(levels=3):

@@ -157,8 +157,9 @@ def _check_role(found, role, pool, path):
 def _told(trained_on, pool):
     if trained_on is None:
         return "it does not say what it was trained on, so nothing can be said about leaks"
-    same = "this very pool" if trained_on["fingerprint"] == pool.fingerprint else "another pool"
-    return f"trained on {weights.describe(trained_on)}, {same}; none of them is trained on or tested here"
+    same = trained_on["fingerprint"] == pool.fingerprint
+    whose = ("the former this very pool" if trained_on.get("n_sequences") else "this very pool") if same else "another pool"
+    return f"trained on {weights.describe(trained_on)}, {whose}; none of them is trained on or tested here"
 
 
 def import_classifier(path, *, label_order=EXPRESSIONS, device="cpu"):

@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fer_lib.design import FEW_SEEDS
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
 COLUMN = 3.5  # inches, one column of a journal page
@@ -150,14 +151,14 @@ def _mark_chance(axis):
     """A dotted line at the accuracy of guessing."""
     chance = 1 / len(EXPRESSIONS)
     axis.axhline(chance, color="0.5", linewidth=0.8, linestyle=":", zorder=0)
-    axis.annotate("chance", (0.99, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                  fontsize=7, color="0.4")
+    axis.annotate("chance", (0.01, chance), xycoords=("axes fraction", "data"), ha="left", va="top", fontsize=7, color="0.4")
 
 
-def gan_losses(history, *, x="kimg", title=""):
-    """Each loss of a GAN against training progress, one panel per loss.
+def gan_losses(history, *, x="kimg", title="", guessing=None):
+    """Each loss of a GAN against training progress, one panel per loss; on a logarithmic axis where one value dwarfs the others.
 
     history : DataFrame with the column `x` (thousands of images, or steps) and one column per loss.
+    guessing : dict loss -> its value when the network only guesses, a dotted line.
     """
     names = [name for name in history.columns if name != x]
     columns = min(3, len(names))
@@ -166,6 +167,12 @@ def gan_losses(history, *, x="kimg", title=""):
         for axis, name in zip(axes.flat, names, strict=False):
             axis.plot(history[x], history[name], color=PALETTE[0], linewidth=1)
             axis.set_title(name.replace("_", " "))
+            if history[name].min() > 0 and history[name].max() > 10 * history[name].median():
+                axis.set_yscale("log")
+            if name in (guessing or {}):
+                axis.axhline(guessing[name], color="0.5", linewidth=0.8, linestyle=":", zorder=0)
+                axis.annotate("guessing", (0.99, guessing[name]), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                              fontsize=7, color="0.4")
         for axis in axes.flat[len(names):]:
             axis.set_visible(False)
         for axis in axes.flat[max(0, len(names) - columns):len(names)]:
@@ -209,10 +216,10 @@ def label_fidelity(scores, *, origin="real"):
                           color=PALETTE[1] if generated else PALETTE[(7, 0, 2)[(position - 1) % 3]],
                           label=f"generated ({rows['all']['estimate']:.2f})" if generated else
                           f"{origin}, {'test' if kind == 'test' else f'test {kind}'} ({rows['all']['estimate']:.2f})")
-        axis.axhline(1 / len(EXPRESSIONS), color="0.5", linewidth=0.8, linestyle="--")
+        axis.axhline(1 / len(EXPRESSIONS), color="0.5", linewidth=0.8, linestyle="--", label="guessing")
         axis.set_xticks(range(len(names)), names)
-        axis.set(ylabel="judge agrees (fraction of faces)", ylim=(0, 1))
-        figure.legend(loc="outside upper center", ncols=len(scores))
+        axis.set(ylabel="judge agrees (fraction of faces)", ylim=(0, 1.04))
+        figure.legend(loc="outside upper center", ncols=len(scores) + 1, title="95 % interval; in brackets: all faces")
     return figure
 
 
@@ -444,14 +451,20 @@ def _unique_handles(axis):
 def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interval over seeds and test subjects"):
     """Gains of all arms over one baseline, with the contrast declared beforehand on top.
 
-    contrasts : list of dicts as summary's main_contrast and the values of its contrasts; the first is the main one.
+    contrasts : list of dicts as summary's main_contrast and the values of its contrasts; the first is the main one. Where
+    seeds are fewer than FEW_SEEDS, thin lines are their intervals by analysis of variance.
     origin : "real" or "rendered".
     """
+    few = any(entry["seeds"] < FEW_SEEDS and "gain_points_anova" in entry for entry in contrasts)
+    interval += "; thin: by analysis of variance" if few else ""
     entries = [contrasts[0], *sorted(contrasts[1:], key=lambda entry: -entry["gain_points"]["estimate"])]
     heights = [-n - 0.35 * (n > 0) for n in range(len(entries))]
     with _figure(COLUMN * 1.35, 0.24 * len(entries) + 0.85) as (figure, [[axis]]):
         for entry, height in zip(entries, heights, strict=True):
             _forest_row(axis, entry, height, main=height == 0)
+            if few:
+                other = entry["gain_points_anova"]
+                axis.plot([other["low"], other["high"]], [height, height], color=_style(entry["arm"])[0], linewidth=0.6, zorder=1)
         axis.axvline(0, color="0.3", linewidth=0.8)
         axis.axhline(-0.7, color="0.7", linewidth=0.6, linestyle=":")
         axis.set_yticks(heights, [_with_ratio(entry, origin) for entry in entries])
@@ -501,9 +514,9 @@ def worth_curve(worth, *, origin="real"):
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.minorticks_off()
         low, high = min(values[1].min(), accuracy["low"]), max(values[2].max(), accuracy["high"])
-        axis.set(xlabel=f"{origin} training images (log scale)", ylabel="accuracy (fraction of test images)",
+        axis.set(xlabel=f"{origin} training images (log scale)", ylabel="accuracy (fraction of test images; 95 %)",
                  title=_worth_sentence(worth, origin), ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
-        axis.legend(loc="lower right")
+        figure.legend(loc="outside lower center", ncols=3, fontsize=6.5, handletextpad=0.4, columnspacing=1)
     return figure
 
 
@@ -511,19 +524,21 @@ def _worth_sentence(worth, origin):
     low, high = worth["low"], worth["high"]
     if worth["identified"]:
         return f"one generated face is worth {worth['estimate']:.2f} {origin} ones\n({low:.2f} to {high:.2f})"
-    ends = (f"at least {low:.2f} " if low is not None else "") + (f"at most {high:.2f} " if high is not None else "")
-    ends = ends or f"anything from {worth['range'][0]:.2f} to {worth['range'][1]:.2f} and beyond "
-    return f"one generated face: {ends}{origin} ones\n(the rest lies beyond the sizes measured)"
+    if low is not None and low > 0:
+        return f"one generated face: at least {low:.2f} {origin} ones\n(the rest lies beyond the sizes measured)"
+    if high is not None:
+        return f"one generated face: at most {high:.2f} {origin} ones\n(the rest lies beyond the sizes measured)"
+    return f"what a generated face is worth beside {worth['n_real']} {origin} ones\ncannot be told from the sizes measured"
 
 
-SOURCES = {"split": "split", "generator": "generated\nfaces", "train": "initialisation\nand order",
-           "images": "test\nimages", "all": "split, faces and\ntraining together"}
+SOURCES = {"split": "{origin} faces\ndrawn", "generator": "generated\nfaces", "train": "initialisation\nand order",
+           "images": "test\nimages", "all": "all but test\nimages together"}
 
 
-def variance_bars(splits):
+def variance_bars(splits, *, origin="real"):
     """Which source of chance spreads the accuracy how much: standard deviations, one colour per study.
 
-    splits : dict label -> dict as statistics.variance_split returns it.
+    splits : dict label -> dict as statistics.variance_split returns it. origin : "real" or "rendered".
     """
     width = 0.8 / len(splits)
     with _figure(COLUMN * 1.4, 2.4) as (figure, [[axis]]):
@@ -533,9 +548,9 @@ def variance_bars(splits):
             for position, name in enumerate(SOURCES):
                 middle = position + width * (number - (len(splits) - 1) / 2)
                 _variance_bar(axis, split["components"][name], middle, label if name == "all" else None, look)
-        axis.set_xticks(range(len(SOURCES)), SOURCES.values(), fontsize=6.5)
+        axis.set_xticks(range(len(SOURCES)), [name.format(origin=origin) for name in SOURCES.values()], fontsize=6.5)
         axis.axvline(len(SOURCES) - 1.5, color="0.8", linewidth=0.7)
-        axis.set(ylabel="standard deviation\n(percentage points)", xlim=(-0.6, len(SOURCES) - 0.4))
+        axis.set(ylabel="standard deviation\n(percentage points; 95 %)", title=", ".join(splits) if len(splits) == 1 else "", xlim=(-0.6, len(SOURCES) - 0.4))
         axis.set_ylim(bottom=0)
         if len(splits) > 1:
             figure.legend(*_unique_handles(axis), loc="outside upper center", ncols=len(splits))
@@ -552,11 +567,11 @@ def _variance_bar(axis, component, middle, label, look):
 
 
 def confusion_change(found, *, labels=EXPRESSIONS, title=""):
-    """How confusions change; a change whose interval excludes 0 is bold and framed.
+    """How confusions change from the baseline to the mixed arm; a change whose interval excludes 0 is bold and framed.
 
     found : dict of [n, n] as statistics.confusion_change returns it (percentage points). labels : n names.
     """
-    change = np.asarray(found["change"])
+    change = np.round(np.asarray(found["change"], float)) + 0.0  # no negative zero
     limit = max(5, np.nanmax(np.abs(change)))
     clear = (np.asarray(found["low"]) > 0) | (np.asarray(found["high"]) < 0)
     with _figure(COLUMN, COLUMN * 0.86) as (figure, [[axis]]):
@@ -564,10 +579,10 @@ def confusion_change(found, *, labels=EXPRESSIONS, title=""):
                     annot_kws={"size": 7}, linewidths=0.5, yticklabels=labels,
                     cbar_kws={"label": "change (points of the true class)", "shrink": 0.8})
         for row, column in np.argwhere(clear):
-            axis.add_patch(mpl.patches.Rectangle((column, row), 1, 1, fill=False, edgecolor="0.1", linewidth=1.1))
+            axis.add_patch(mpl.patches.Rectangle((column + 0.07, row + 0.07), 0.86, 0.86, fill=False, edgecolor="0.1", linewidth=0.9))
         for text, bold in zip(axis.texts, clear[np.isfinite(change)], strict=True):
             text.set_weight("bold" if bold else "normal")
-        axis.set(xlabel="predicted", ylabel="true", title=title or "framed: interval excludes 0")
+        axis.set(xlabel="predicted", ylabel="true", title=title + ("\n" if title else "") + "framed: 95 % interval excludes 0")
         axis.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
         axis.tick_params(axis="x", length=0)
         axis.tick_params(axis="y", rotation=0, length=0)
@@ -656,10 +671,12 @@ def axis_gains(rows, *, n_real, usual=None, origin="real"):
                               marker="osD^"[number % 4], color=PALETTE[(0, 1, 2, 7)[number % 4]], elinewidth=0.9,
                               label=f"test set {test}")
             axis.axhline(0, color="0.3", linewidth=0.8)
-            axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-            axis.set(xlabel=label, ylabel="gain (percentage points)")
+            seeds = part.groupby(name)["seeds"].first()
+            axis.set_xticks(range(len(values)), [f"{value:g}\n{seeds[value]} seeds" for value in values])
+            axis.set(xlabel=label, ylabel="gain (percentage points; 95 %)")
         for axis in axes.flat[len(varied):]:
             axis.set_visible(False)
+        figure.suptitle(f"gain of {origin} and generated faces over {origin} ones alone", fontsize=8)
         if len(table["test_set"].unique()) > 1:
-            figure.legend(*_unique_handles(axes.flat[0]), loc="outside upper center", ncols=4)
+            figure.legend(*_unique_handles(axes.flat[0]), loc="outside lower center", ncols=4)
     return figure

@@ -40,7 +40,7 @@ FOUND = {"ratio": 2.2, "low": 1.5, "high": 3.0, "identified": True}
 NOT_FOUND = {"ratio": None, "low": None, "high": None, "identified": False}
 
 AXES = [{"test_set": test, "n_real": n, "weight": weight, "intensity": intensity, "truncation": 1.0,
-         "gain_points": {"estimate": 1.0, "low": -1.0, "high": 3.0}}
+         "gain_points": {"estimate": 1.0, "low": -1.0, "high": 3.0}, "seeds": 8 if weight * intensity == 1 else 3}
         for test in ("lab", "wild") for n, weight, intensity in ((600, 1, 1), (120, 1, 1), (600, 0.3, 1), (120, 1, 0.5))]
 
 EVERY_FIGURE = {
@@ -102,4 +102,35 @@ def test_an_axis_is_shown_where_it_was_varied():
     words = texts(plots.axis_gains(AXES, n_real=600))
     assert "real training images" in words and "weight of a generated face in the loss, 600 real" in words
     assert "intensity of generated expressions, 120 real" in words and "truncation" not in words
+    assert "0.3\n3 seeds" in words and "1\n8 seeds" in words
     assert plots.axis_gains(AXES[:1], n_real=600) is None and plots.axis_gains([], n_real=600) is None
+
+
+@pytest.mark.parametrize("seeds, lines", [(3, 2), (8, 0)])
+def test_gains_of_few_seeds_have_the_interval_by_analysis_of_variance_beside(seeds, lines):
+    gain = {"estimate": 3.0, "low": 1.0, "high": 5.0}
+    contrasts = [{"arm": arm, "ratio": 5.0, "baseline": "real_long", "seeds": seeds, "gain_points": gain,
+                  "gain_points_anova": {"estimate": 3.0, "low": -7.0, "high": 13.0}} for arm in ("mixed", "generated")]
+    figure = plots.contrast_forest(contrasts)
+    drawn = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [-7.0, 13.0]]
+    assert len(drawn) == lines and ("analysis of variance" in texts(figure)) == bool(lines)
+
+
+def test_a_loss_that_leaps_once_does_not_flatten_the_rest_and_guessing_is_marked():
+    history = pd.DataFrame({"step": range(5), "generator": [0.5, 75, 0.6, 0.7, 0.6], "discriminator": [1, 1.2, 1.1, 1, 1.0]})
+    figure = plots.gan_losses(history, x="step", guessing={"discriminator": 1.39})
+    assert [axis.get_yscale() for axis in figure.axes] == ["log", "linear"]
+    assert any(np.allclose(line.get_ydata(), 1.39) for line in figure.axes[1].lines) and "guessing" in texts(figure)
+
+
+def test_worth_is_told_only_where_something_can_be_told():
+    worth = {"identified": False, "low": None, "high": None, "n_real": 600}
+    assert "cannot be told" in plots._worth_sentence(worth, "real")
+    assert "cannot be told" in plots._worth_sentence(worth | {"low": -0.09}, "real")
+    assert "at least 0.70 real" in plots._worth_sentence(worth | {"low": 0.7}, "real")
+
+
+def test_changed_confusions_name_no_negative_zero():
+    found = {"change": np.full((6, 6), -0.2), "low": np.full((6, 6), -1.0), "high": np.full((6, 6), 1.0)}
+    words = texts(plots.confusion_change(found, title="mixed minus baseline"))
+    assert "-0" not in words and "mixed minus baseline" in words and "95 %" in words
