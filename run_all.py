@@ -4,8 +4,8 @@
     python run_all.py                                   the demo profile, what is not current yet
     python run_all.py --dry-run                         what would run, why, and for how long
     python run_all.py --list                            notebooks, parameters, types, defaults
-    python run_all.py --set ratios='[0, 1, 2]' --from 06
-    python run_all.py --sweep n_real=60,120,600         once per value, tables joined
+    python run_all.py --set ratios='[1, 5, 10]' --from 04
+    python run_all.py --sweep n_real=60,120,360         once per value, tables joined
     python run_all.py --report                          one HTML page of what a profile found
 
 A step is not repeated while its notebook, the fer_lib code it imports, its parameters, everything it read

@@ -6,6 +6,7 @@
 from fer_lib import statistics, study
 from fer_lib.design import FEW_SEEDS
 from fer_lib.errors import FerError
+from fer_lib.labels import EXPRESSIONS
 
 AXES = ("n_real", "weight", "intensity", "truncation")
 PLAIN = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": "updates"}
@@ -39,6 +40,30 @@ def check_plan(cells, *, n_real, headline_ratio, **usual):
                        "set headline_ratio to one of the ratios.")
     if not (_has(main, "real_long") or _has(main, "real")):
         raise FerError("The plan has no arm without generated faces to compare with: add real_long to arms.")
+    usual = {"intensity": 1.0, "truncation": 1.0} | usual
+    for cell in cells:
+        if cell.arm == "mixed_filtered" and (cell.intensity, cell.truncation) != (usual["intensity"], usual["truncation"]):
+            raise FerError("The arm mixed_filtered is there for the study's own intensity and truncation alone: leave it out of the "
+                           "block that varies them.")
+
+
+def check_profile(values):
+    """Raise FerError where the values of a profile plan a study that would fail, before anything is trained.
+
+    values : dict of all parameters, as profiles.resolve returns it; those of notebooks that are not there may be missing.
+    """
+    names = ("arms", "ratios", "n_real", "n_seeds", "intensity", "truncation")
+    if not {*names, "blocks", "n_blocks", "headline_ratio"} <= values.keys():
+        return
+    grid, usual = ({name: values[name] for name in chosen} for chosen in (names, names[-2:]))
+    study.plan_blocks([{}, *values["blocks"]], **grid)  # those that are left for later must be right, too
+    cells = study.plan_blocks([{}, *values["blocks"][:values["n_blocks"]]], **grid)
+    check_plan(cells, n_real=values["n_real"], headline_ratio=values["headline_ratio"], **usual)
+    reserve = len(EXPRESSIONS) * values.get("n_train_per_class", cells[0].n_real)
+    largest = max((cell.n_real for cell in cells if cell.arm != "generated"), default=0)
+    if largest > reserve:
+        raise FerError(f"n_real is {largest}, but the training reserve holds {reserve} images: lower n_real, or raise "
+                       f"n_train_per_class to {-(-largest // len(EXPRESSIONS))}.")
 
 
 def rows_of(table, cells):
@@ -248,8 +273,10 @@ def sentences(summary, origin="real"):
             f"{main['accuracy']:.3f} against {main['baseline_accuracy']:.3f} with {baseline}, {points['estimate']:+.1f} "
             f"points ({points['low']:+.1f} to {points['high']:+.1f}), relative {relative['estimate']:+.0%} "
             f"({relative['low']:+.0%} to {relative['high']:+.0%}); {main['seeds']} seeds, test set {summary['test_set']}."]
-    if main["seeds"] < FEW_SEEDS and "gain_points_anova" in main:
-        few = main["gain_points_anova"]
+    few = main.get("gain_points_anova")
+    if main["seeds"] < FEW_SEEDS and few and few["low"] is None:
+        told[0] += " How much other seeds would change cannot be told from these."
+    elif main["seeds"] < FEW_SEEDS and few:
         told[0] += (f" With so few seeds analysis of variance is to be trusted, which says {few['low']:+.1f} to {few['high']:+.1f} points"
                     + (" and so does not exclude 0." if few["low"] <= 0 <= few["high"] else "."))
     others = [(name, summary["contrasts"][name]["gain_points"]) for name in ("generated", "augmented", "mixed_augmented", "external")

@@ -333,6 +333,8 @@ class Explorer:
             control.observe(self._new_person, "value")
         self.intensity.observe(self._show_expressions, "value")
         self.expression.observe(self._show_face, "value")
+        for control in (self.intensity, self.expression):
+            control.observe(self._forget_saved, "value")
         self.save.on_click(self._save)
         self.photo.observe(self._take_photo, "value")
         self._draw()
@@ -404,13 +406,18 @@ class Explorer:
         for text in (self.face_caption, self.regions, self.kept, self.nearest_caption):
             text.add_class("fer-wrap")
 
+    def _forget_saved(self, _):
+        """The program below draws another sheet than the one on show now."""
+        if self.from_photo is None:
+            self.message.value = self.snippet.value = ""
+
     def _another_person(self, _):
         self.seed.value = (self.seed.value + 1) % (MAX_SEED + 1)
 
     def _new_person(self, _=None):
         """A drawn person takes the place of a photo."""
         self.from_photo = None
-        self.message.value = ""
+        self.message.value = self.snippet.value = ""
         self._draw()
 
     def _draw(self):
@@ -507,9 +514,15 @@ class Explorer:
         name = f"seed{self.seed.value}_{self.expression.value}_t{self.truncation.value:g}"
         name += f"_i{values['intensity']:g}" if values.get("intensity", 1) != 1 else ""
         name += f"_with{values['other']}_{values['mix']:g}" if "mix" in values else ""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.saved = self.folder / f"{name}.png"
-        self.saved.write_bytes(figure_png(self.sheet()))
+        path = self.folder / f"{name}.png"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(figure_png(self.sheet()))
+        except OSError as error:
+            self.snippet.value = ""
+            self.message.value = f'<p role="status">{html.escape(f"{path} cannot be written: {error.strerror}.")}</p>'
+            return
+        self.saved = path
         self.message.value = (f'<p role="status">Saved as {self.saved.name} in {self.folder.parent.name}/{self.folder.name}/. '
                               "The same from Python:</p>")
         code = f"explorer.faces_of(*gans, {', '.join(f'{key}={value!r}' for key, value in values.items())})"
@@ -529,7 +542,7 @@ class Explorer:
             return
         finally:
             self.photo.value = ()
-        self.from_photo = face.to(self.person.device)
+        self.from_photo, self.snippet.value = face.to(self.person.device), ""
         told = {"eyes": "aligned by its eyes", "face": "a face was found, its eyes were not",
                 "none": "no face was found, the middle of the picture is shown"}[found]
         self.message.value = f'<p role="status">Your photo ({told}). It is not stored.</p>'

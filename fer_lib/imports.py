@@ -41,6 +41,10 @@ KINDS = {
 TOLERANCE = 1e-4  # of an imported network's output, in the units of its output
 
 
+METHODS = {"flow": "expression_flow", "stargan": "stargan"}
+"""Ways to impose an expression, and the kinds of their generators."""
+
+
 def import_generator(path, *, kind=None, label_order=STARGAN_ORDER, device="cpu"):
     """A generator that was trained elsewhere, to be used like one that `weights.load_generator` gives.
 
@@ -93,13 +97,14 @@ def convert(path, target, *, kind=None, label_order=STARGAN_ORDER):
     return target
 
 
-def find_weights(choice, *, role, dataset, faces):
+def find_weights(choice, *, role, dataset, faces, method=None):
     """The file that a choice of weights means, or None when the generator is to be trained.
 
     choice : "shipped", "train", or the path of a file of one of KINDS; a relative one starts at the repository.
     role : "identity", "expression", or a name in referee.KINDS. dataset : name as in data.prepare. faces : Faces [n] of the pool.
-    "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size, and otherwise
-    training, which a log line says.
+    method : "flow" or "stargan" where one of them is wanted, or None.
+    "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size and of this method, and
+    otherwise training, which a log line says.
     Raises FerError when the file does not exist.
     """
     if choice == "train":
@@ -107,7 +112,11 @@ def find_weights(choice, *, role, dataset, faces):
     if choice != "shipped":
         return _existing(paths.REPOSITORY / choice)
     path = paths.REPOSITORY / "weights" / dataset / f"{role}.safetensors"
-    if path.is_file() and _made_for(path) == (faces.image_size, faces.channels):
+    fits = path.is_file() and _made_for(path) == (faces.image_size, faces.channels)
+    if fits and method and weights.read_metadata(path)["kind"] != METHODS[method]:
+        log.info("the shipped weights of %s are not of the method %s: they are trained now", role, method)
+        return None
+    if fits:
         return path
     log.info("no weights of %s are shipped for %s faces of %d pixels and %d channels: they are trained now", role, dataset,
              faces.image_size, faces.channels)

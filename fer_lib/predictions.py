@@ -96,9 +96,20 @@ def analyse(results, **options):
     before = json.loads((results / "summary.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         tests = unpack(results / "predictions.npz", folder)
+        _check_same(table, folder, tests)
         options = {"usual": before.get("usual"), "n_real": before["n_real"], "headline_ratio": before["headline_ratio"]} | options
         found = answer.analyse(table, study.cells_of(table), folder, tests, **options)
     return found | {"trained_on": before["trained_on"]}
+
+
+def _check_same(table, folder, tests):
+    """Raise FerError where the kept answers are not those that the table's accuracies come from."""
+    for name, rows in table.groupby("test_set", sort=False):
+        for cell, accuracy in zip(study.cells_of(rows), rows["accuracy"], strict=True):
+            answers = study.predictions(folder, cell).get(name)
+            if name not in tests or answers is None or abs((answers.argmax(1) == tests[name].codes).mean() - accuracy) > 1e-4:
+                raise FerError("predictions.npz and ratio_study.csv come from different studies: run python -m fer_lib.predictions "
+                               "PROFILE first, which packs the answers of the last study.")
 
 
 def main(arguments=None):

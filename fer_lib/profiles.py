@@ -208,8 +208,7 @@ def resolve(parameters, *, profile, folder, settings=(), working_directory=None)
     working_directory : where relative paths in `settings` start; those in a profile start at the
         folder that holds `folder`, the repository.
     Returns {name: value} for all parameters; a parameter called `profile` gets the profile's name.
-    Raises FerError, one sentence, for the first unknown name, wrong type or value out of range, and for a data_root
-    that the built-in faces would not read.
+    Raises FerError, one sentence, for the first unknown name, wrong type or value out of range, and for what `check_together` refuses.
     """
     values = {name: check(parameter, parameter.default, where=parameter.notebooks[0])
               for name, parameter in parameters.items()}
@@ -221,12 +220,26 @@ def resolve(parameters, *, profile, folder, settings=(), working_directory=None)
     for name, value in given:
         value = check(find(parameters, name, where="set"), value, where="set") if isinstance(settings, dict) else value
         values[name] = absolute(name, value, Path(working_directory or Path.cwd()))
+    if "profile" in parameters:
+        values["profile"] = profile
+    check_together(values)
+    return values
+
+
+def check_together(values):
+    """Raise FerError where values that are right one by one do not go together, or plan a study that would fail.
+
+    values : {name: value} of all parameters; those of notebooks that are not there may be missing.
+    """
+    from fer_lib import answer, readers  # they need torch and pictures, which a typing error above does not
+    for name, known in (("dataset", ("built-in", *readers.READERS)), ("pool_dataset", ("", *readers.READERS))):
+        if values.get(name, known[0]) not in known:
+            raise FerError(f"{name} is {values[name]!r}{_close(str(values[name]), known)}: choose one of "
+                           f"{', '.join(filter(None, known))}.")
     if values.get("dataset") == "built-in" and values.get("data_root"):
         raise FerError("data_root is set, but the data set is built-in, which reads nothing: add --set dataset=NAME, such as csv "
                        "or affectnet.")
-    if "profile" in parameters:
-        values["profile"] = profile
-    return values
+    answer.check_profile(values)
 
 
 def read_setting(setting, parameters):

@@ -24,7 +24,7 @@ from fer_lib import paths
 from fer_lib.errors import FerError
 
 MAKERS = {"faces": "01_data_prep", "identity_gan": "02_identity_gan",
-          "identity_gan_paper": "02_identity_gan (with compare_with_paper=true)", "expression_gan": "03_expression_gan",
+          "identity_gan_paper": "02_identity_gan", "expression_gan": "03_expression_gan",
           "generated": "04_generation", "referee": "04_generation", "quality": "04_generation",
           "study": "06_ratio_study"}
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas")
@@ -75,7 +75,8 @@ class Workspace:
                 raise FileNotFoundError(folder)
         except (OSError, ValueError, KeyError) as error:
             raise FerError(f"{name} of profile {self.profile} is missing in {self.runs}: "
-                           f"run notebooks/{MAKERS.get(name, name)}.ipynb with this profile first.") from error
+                           f"run notebooks/{MAKERS.get(name, name)}.ipynb with this profile"
+                           f"{' and compare_with_paper=true' if name == 'identity_gan_paper' else ''} first.") from error
         self.reads[name] = note["key"]
         return Artifact(folder, note["key"], True, 0.0)
 

@@ -1,7 +1,7 @@
 """One parameter, several values: a profile once per value, and the tables joined.
 
     from fer_lib import sweep
-    sweep.run("n_real", [60, 120, 600], profile="demo").tables["sweep_n_real"]
+    sweep.run("n_real", [60, 120, 360], profile="demo").tables["sweep_n_real"]
 
 Steps that do not depend on the parameter belong to the profile itself and run once. Those that do run once
 per value, each in runs/<profile>/sweeps/<name>=<value>, which has results and figures of its own, so that
@@ -60,6 +60,8 @@ def select(name, values, profile="demo", **choice):
     if not touched:
         raise FerError(f"--sweep {name}: none of the chosen steps depends on it, but {', '.join(sorted(depend))}: "
                        "choose them with --only, --from or --to.")
+    for value in values:
+        profiles.check_together(chosen.values | {name: value})
     own = [[_for_value(step, name, value, chosen) for step in touched] for value in values]
     return Sweep(name, values, chosen, [step for step in chosen.chosen if step.name not in depend], own)
 

@@ -255,10 +255,11 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     teach_discriminator, penalise, teach_generator = (engine.recorded(each, device) for each in (
         acts.teach_discriminator, acts.penalise, acts.teach_generator))
 
+    warming = WarmUp(warm_up, lr, (discriminator, draw, acts.label_loss),
+                     *[(taught, draw_sequence, acts.sequence_loss)] if encoder else (), optimise=optimise)
+
     def step(number):
         if number == 0:
-            warm(warm_up, lr, (discriminator, draw, acts.label_loss),
-                 *[(taught, draw_sequence, acts.sequence_loss)] if encoder else (), optimise=optimise)
             follow(ema, generator, keep=0.0)
         for optimiser, rate in zip(optimisers, rates):
             set_rate(optimiser, rate * falling(number, steps))
@@ -273,7 +274,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"encoder": encoder} if encoder else {})
-    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, warm_up=warming,
                 log_every=log_every, checkpoint_every=checkpoint_every,
                 finish=lambda: save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow",
                                             faces=faces, sequences=sequences))
@@ -337,25 +338,30 @@ class FlowSteps:
         return sum(self.weights[name] * term for name, term in terms.items())
 
 
-def warm(steps, lr, first, *others, optimise=adam):
+class WarmUp:
     """Updates before the first step of a training; momentum leaves the plateau of guessing sooner.
 
     first, others : (network, function that draws faces, function of these that returns a loss) each; in every update each
     has its turn. The first learns by Adam at a steady rate; the others by `optimise`, at one that falls to 0 over the
-    second half.
+    second half. state : the optimisers, as `loop` keeps them.
     """
-    turns = []
-    for network, draw, loss in (first, *others):
-        optimiser = (optimise if turns else adam)(network, lr=lr, betas=(0.9, 0.99))
 
-        def learn(*drawn, optimiser=optimiser, loss=loss, network=network):
-            return update(optimiser, loss(*drawn), network)
+    def __init__(self, steps, lr, first, *others, optimise=adam):
+        self.steps, self.lr, self.turns, self.state = steps, lr, [], {}
+        for number, (network, draw, loss) in enumerate((first, *others)):
+            optimiser = (optimise if number else adam)(network, lr=lr, betas=(0.9, 0.99))
 
-        turns.append((optimiser, draw, engine.recorded(learn, next(network.parameters()).device)))
-    for number in range(steps):
-        for optimiser, _, _ in turns[1:]:
-            set_rate(optimiser, lr * falling(number, steps))
-        for _, draw, learn in turns:
+            def learn(*drawn, optimiser=optimiser, loss=loss, network=network):
+                return update(optimiser, loss(*drawn), network)
+
+            self.turns.append((optimiser, draw, engine.recorded(learn, next(network.parameters()).device)))
+            self.state[f"optimiser_warm_{number}"] = optimiser
+
+    def step(self, number):
+        """The update `number`, from 0."""
+        for optimiser, _, _ in self.turns[1:]:
+            set_rate(optimiser, self.lr * falling(number, self.steps))
+        for _, draw, learn in self.turns:
             learn(*draw())
 
 
@@ -368,12 +374,15 @@ def check_expressions(faces):
     """Raise FerError when one of the seven expressions has no image."""
     empty = faces.counts().loc[lambda count: count == 0].index.tolist()
     if empty:
-        raise FerError(f"The expression GAN needs images of all seven expressions; none shows {', '.join(empty)}.")
+        raise FerError(f"The expression GAN needs images of all seven expressions; none shows {', '.join(empty)}. Give the GANs "
+                       "faces of their own with pool_dataset and pool_root, or a generator with expression_weights=PATH.")
 
 
 def flow_networks(faces, image_options, seed, device):
     """Generator and discriminator of expression_flow for faces of this size, and the generator's options."""
     given = {"channels": faces.channels, **image_options}
+    if given.get("width", 8) % 8:
+        raise FerError(f"The flow GAN's first layer has {given['width']} channels: set expression_conv_dim to a multiple of 8.")
     g_options = {key: value for key, value in given.items() if key != "critic_width"}
     d_options = {key: value for key, value in given.items() if key in ("channels", "critic_width")}
     return *seeded(lambda: (expression_flow.Generator(**g_options), expression_flow.Discriminator(
@@ -505,29 +514,36 @@ def partners(faces):
     return partner
 
 
-def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every, finish):
-    """Call step(number) for number = 0 .. steps - 1, with checkpoints, and return the history.
+def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every, finish, warm_up=None):
+    """Call step(number) for number = 0 .. steps - 1, after the warm-up, with checkpoints, and return the history.
 
     step : returns a dict of scalars. state : dict of everything with a state_dict that `step` changes.
     folder : holds checkpoint.pt while training; a run that finds one goes on from it. finish : called after the last step,
-    while the checkpoint is still there, to write the weights.
+    while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose updates have negative numbers here, and no row.
     Returns DataFrame: step, seconds, images_per_second and the mean of each term since the row before.
     """
     folder, began = Path(folder), time.perf_counter()
     engine.keep_memory()
-    start, rows, terms, spent = resume(folder, state)
+    first, before = (-warm_up.steps, warm_up.state) if warm_up else (0, {})
+    start, rows, terms, spent, warmed = resume(folder, state | before, first)
     with torch.random.fork_rng(), engine.fastest_convolutions():
         for number in range(start, steps):
             torch.manual_seed(step_seed(seed, number))
-            terms.append({name: value.clone() for name, value in step(number).items()})
-            done = number + 1
-            if done % log_every == 0 or done == steps:
-                seconds = spent + time.perf_counter() - began
-                rows.append(_row(done, seconds, numbers(terms), rows, batch_size))
+            if number < 0:
+                warm_up.step(number - first)
+            else:
+                terms.append({name: value.clone() for name, value in step(number).items()})
+            done, seconds = number + 1, spent + time.perf_counter() - began
+            if number < 0:
+                warmed = seconds
+            if number < 0 and done % log_every == 0:
+                log.info("warm-up, update %d of %d, %.1f min of it left", done - first, -first, warmed / (done - first) * -done / 60)
+            elif number >= 0 and (done % log_every == 0 or done == steps):
+                rows.append(_row(done, seconds, numbers(terms), rows, batch_size, warmed))
                 terms = []
-                log.info("step %d of %d, %s", done, steps, _told(rows[-1], steps))
+                log.info("step %d of %d, %s", done, steps, _told(rows[-1], steps, batch_size))
             if done % checkpoint_every == 0 and done < steps:
-                _checkpoint(folder, state, done, rows, numbers(terms), spent + time.perf_counter() - began)
+                _checkpoint(folder, state | (before if done < 0 else {}), done, rows, numbers(terms), seconds, warmed)
     history = pd.DataFrame(rows)
     history.to_csv(folder / "history.csv", index=False)
     finish()
@@ -544,48 +560,49 @@ def numbers(terms):
     return [{name: float(value) for name, value in row.items()} for row in terms]
 
 
-def _row(done, seconds, terms, rows, batch_size):
-    last = rows[-1] if rows else {"step": 0, "seconds": 0.0}
+def _row(done, seconds, terms, rows, batch_size, warmed):
+    last = rows[-1] if rows else {"step": 0, "seconds": warmed}
     rate = (done - last["step"]) * batch_size / max(seconds - last["seconds"], 1e-9)
     means = pd.DataFrame(terms).mean()  # a term that is computed now and then is averaged over those steps
     return {"step": done, "seconds": round(seconds, 1), "images_per_second": round(rate, 1),
             **{name: round(float(mean), 5) for name, mean in means.items()}}
 
 
-def _told(row, steps):
-    left = (steps - row["step"]) * row["seconds"] / row["step"]
+def _told(row, steps, batch_size):
+    left = (steps - row["step"]) * batch_size / max(row["images_per_second"], 1e-9)
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in row.items()
                         if name not in ("step", "seconds", "images_per_second"))
     return f"{row['images_per_second']:.0f} images/s, {left / 60:.1f} min left: {numbers}"
 
 
-def _checkpoint(folder, state, done, rows, terms, seconds):
+def _checkpoint(folder, state, done, rows, terms, seconds, warmed):
     partial = folder / "checkpoint.pt.partial"
     torch.save({"state": {name: item.state_dict() for name, item in state.items()},
-                "done": done, "rows": rows, "terms": terms, "seconds": seconds}, partial)
+                "done": done, "rows": rows, "terms": terms, "seconds": seconds, "warmed": warmed}, partial)
     os.replace(partial, folder / "checkpoint.pt")
 
 
-def resume(folder, state):
-    """Load folder/checkpoint.pt into `state`; returns (steps done, history rows, pending terms, seconds).
+def resume(folder, state, first=0):
+    """Load folder/checkpoint.pt into `state`, all or, after the warm-up, some of it.
 
+    Returns (steps done, `first` without a checkpoint; history rows; pending terms; seconds; those of the warm-up).
     Raises FerError when the file is damaged.
     """
     path = Path(folder) / "checkpoint.pt"
     if not path.is_file():
-        return 0, [], [], 0.0
+        return first, [], [], 0.0, 0.0
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        for name, item in state.items():
+        for name, kept in saved["state"].items():
             if name.startswith("optimiser"):
-                resume_optimiser(item, saved["state"][name])
+                resume_optimiser(state[name], kept)
             else:
-                item.load_state_dict(saved["state"][name])
+                state[name].load_state_dict(kept)
     except Exception as error:  # torch raises many types for a damaged file
         raise FerError(f"The checkpoint {path} cannot be read: delete it to train from the start.") from error
     log.info("resumed at step %d", saved["done"])
     terms = [{name: torch.tensor(value) for name, value in row.items()} for row in saved["terms"]]
-    return saved["done"], saved["rows"], terms, saved["seconds"]
+    return saved["done"], saved["rows"], terms, saved["seconds"], saved["warmed"]
 
 
 def step_seed(seed, number):

@@ -50,6 +50,29 @@ def test_a_plan_without_its_answer_is_refused_before_it_is_trained(options, mess
         answer.check_plan([cell for cell in cells if not cell.arm.startswith("real")], n_real=24, headline_ratio=1)
 
 
+@pytest.mark.parametrize("change, message", [({"arms": ["real_long", "mixd"]}, "'mixd' is unknown"),
+                                             ({"blocks": [{"arm": ["mixed"]}]}, "no key 'arm'"),
+                                             ({"ratios": [0, 1, 2]}, "no arm mixed at the headline ratio 5"),
+                                             ({"blocks": [{"n_real": [600]}]}, "holds 360 images"),
+                                             ({"blocks": [{"arms": ["mixed_filtered"], "intensity": 0.6}]}, "mixed_filtered")])
+def test_a_profile_whose_study_would_fail_is_refused_before_anything_is_trained(change, message):
+    values = {"arms": ["real_long", "mixed"], "ratios": [5.0], "headline_ratio": 5.0, "n_real": 120, "n_seeds": 3, "blocks": [],
+              "n_blocks": 99, "intensity": 1.0, "truncation": 1.0, "n_train_per_class": 60}
+    answer.check_profile(values)
+    answer.check_profile({"arms": ["mixd"]})  # notebooks without the study
+    with pytest.raises(FerError, match=message):
+        answer.check_profile(values | change)
+
+
+def test_one_seed_has_an_answer_that_says_what_it_cannot_tell():
+    main = {"seeds": 1, "accuracy": 0.5, "baseline_accuracy": 0.4, "baseline": "real_long",
+            "gain_points": {"estimate": 10.0, "low": 2.0, "high": 18.0}, "gain_relative": {"estimate": 0.25, "low": 0.0, "high": 0.5},
+            "gain_points_anova": {"estimate": 10.0, "low": None, "high": None, "p": None}}
+    told = answer.sentences({"main_contrast": main, "headline_ratio": 5.0, "test_set": "lab", "contrasts": {},
+                             "upper_bound": {"identified": False}})
+    assert "cannot be told" in told[0] and "analysis of variance" not in told[0]
+
+
 def test_a_study_of_another_intensity_has_its_answer(tmp_path):
     bank = Faces(BANK.images, BANK.table.assign(intensity=0.6, truncation=1.0), "generated")
     blocks = [{"ratios": [0.5, 1, 2], "n_real": [12, 24], "n_seeds": 1}, {}]
@@ -118,6 +141,9 @@ def test_the_answer_can_be_had_again_from_what_is_kept(found, tmp_path, monkeypa
     assert json.loads(written.read_text()) == json.loads(json.dumps(predictions.analyse(workspace.results)))
     assert json.loads((workspace.results / "provenance.json").read_text())["summary"]["files"] == ["summary.json"]
     assert study.cells_of(table) == cells
+    workspace.save_table(table.assign(accuracy=table["accuracy"].where(table["arm"] != "mixed", 0.99)), "ratio_study")
+    before = written.read_text()
+    assert predictions.main(["mine", "--summary"]) == 1 and written.read_text() == before  # answers of another study
 
 
 def leaves(value, name=""):

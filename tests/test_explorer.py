@@ -267,6 +267,19 @@ def test_a_saved_sheet_comes_with_the_code_that_makes_it_again(tmp_path):
     code = app.snippet.value.removeprefix("<pre>").removesuffix("</pre>")
     again = eval(code, {"explorer": explorer, "gans": gans})  # the snippet that a reader would paste
     assert np.array_equal(again, app.pictures)
+    for change in ({"seed": 5}, {"intensity": 1.0}, {"expression": "fear"}):  # another sheet is on show now
+        app.save.click()
+        assert app.snippet.value
+        for name, value in change.items():
+            getattr(app, name).value = value
+        assert app.snippet.value == app.message.value == "", change
+
+
+def test_a_sheet_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    app = explorer.Explorer(*flow_gans(), origin="rendered", folder=tmp_path / "file")
+    app.save.click()
+    assert "cannot be written" in app.message.value and app.snippet.value == ""
 
 
 def test_the_nearest_face_of_the_pool_is_shown_with_its_distance(gans):

@@ -239,6 +239,18 @@ def test_csv_folders_and_zips_of_both_hold_the_same_pixels(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before  # nothing was unpacked
 
 
+def test_the_table_of_fer2013_is_found_among_others(tmp_path):
+    """As the competition publishes it, or with a picture beside."""
+    fer2013_csv(tmp_path / "icml_face_data.csv", header=("emotion", " Usage", " pixels"),
+                change=lambda rows: rows.__setitem__(slice(None), [[row[0], row[2], row[1]] for row in rows]))
+    (tmp_path / "example_submission.csv").write_text("id,emotion\n1,3\n")
+    (tmp_path / "train.csv").write_text("emotion,pixels\n")
+    picture(tmp_path / "sample.png")
+    assert len(readers.read_fer2013(tmp_path)[0]) == 21
+    with pytest.raises(FerError, match="leave out align"):
+        readers.read_fer2013(tmp_path, align=True)
+
+
 def test_parts_of_fer2013_can_be_chosen(tmp_path):
     faces, notes = readers.read_fer2013(
         fer2013_csv(tmp_path / "fer2013.csv"), usages=("PublicTest", "PrivateTest")
@@ -363,6 +375,16 @@ def test_a_list_tells_the_line_of_its_fault(line, told, tmp_path):
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(FerError, match=f"list.csv, {told}"):
         readers.read("csv", path, **SMALL)
+
+
+def test_a_list_stands_for_the_pictures_that_it_names(tmp_path):
+    path = listed(tmp_path)
+    assert readers.sources("csv", path) == [path, *(tmp_path / "faces" / f"{name}.png" for name in ALL_EXPRESSIONS)]
+    (tmp_path / "faces" / "anger.png").unlink()
+    assert len(readers.sources("csv", path)) == len(ALL_EXPRESSIONS)  # what is missing is told when it is read
+    assert readers.sources("affectnet", tmp_path) == [tmp_path] and readers.sources("built-in", "") == []
+    with pytest.raises(FerError, match="is a folder; the reader 'csv' needs the CSV file itself"):
+        readers.read("csv", tmp_path, **SMALL)
 
 
 def test_a_list_without_a_column_is_refused(tmp_path):

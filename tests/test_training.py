@@ -48,9 +48,11 @@ def weights(folder):
     return training.load_generator(folder / "generator.safetensors").state_dict()
 
 
-@pytest.mark.parametrize("gan", [*TRAIN, "sequences", "muon"])
-def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, tmp_path, monkeypatch):
-    train(gan, tmp_path / "whole", checkpoint_every=1)
+@pytest.mark.parametrize("gan, more", [*((name, {}) for name in TRAIN), ("sequences", {}), ("muon", {}),
+                                       ("sequences", {"warm_up": 6}), ("muon", {"warm_up": 6})])
+def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, more, tmp_path, monkeypatch):
+    """Four of the warm-up's updates, of two networks each, are done when the last two are killed."""
+    train(gan, tmp_path / "whole", checkpoint_every=1, **more)
     killed = {"update": 0}
     update = training.update
 
@@ -62,10 +64,11 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, tmp_path, monk
 
     monkeypatch.setattr(training, "update", update_and_die)
     with pytest.raises(KeyboardInterrupt):
-        train(gan, tmp_path / "killed", checkpoint_every=1)
+        train(gan, tmp_path / "killed", checkpoint_every=1, **more)
     monkeypatch.setattr(training, "update", update)
-    assert (tmp_path / "killed" / "checkpoint.pt").is_file()
-    history = train(gan, tmp_path / "killed", checkpoint_every=1)
+    kept = torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)
+    assert kept["done"] == -3 if more else kept["done"] > 0
+    history = train(gan, tmp_path / "killed", checkpoint_every=1, **more)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
     losses = [name for name in history if "second" not in name]
@@ -122,6 +125,13 @@ def test_a_damaged_checkpoint_or_generator_is_named(tmp_path):
         training.load_generator(tmp_path / "generator.safetensors")
     with pytest.raises(FerError, match="missing.safetensors"):
         training.load_generator(tmp_path / "missing.safetensors")
+
+
+def test_a_width_that_cannot_be_normalised_is_refused(tmp_path):
+    with pytest.raises(FerError, match="10 channels: set expression_conv_dim to a multiple of 8"):
+        training.train_flow_gan(make_faces(), tmp_path, steps=1, image_options={"width": 10}, device="cpu")
+    with pytest.raises(FerError, match="optimiser 'sgd' is unknown"):
+        training.train_flow_gan(make_faces(), tmp_path, steps=1, optimiser="sgd", device="cpu")
 
 
 def test_the_expression_gan_needs_every_expression(tmp_path):
@@ -248,3 +258,13 @@ def test_sequences_without_a_name_or_with_one_expression_are_refused():
         training.sequence_drawer(make_faces(), 4, torch.device("cpu"))
     with pytest.raises(FerError, match="two expressions"):
         training.sequence_drawer(make_sequences().of(["anger"]), 4, torch.device("cpu"))
+
+
+def test_the_time_left_is_that_of_the_last_steps_and_the_warm_up_is_told(tmp_path, caplog, monkeypatch):
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    with caplog.at_level("INFO"):
+        history = train("flow", tmp_path / "run", steps=4, warm_up=6)
+    told = [record.getMessage() for record in caplog.records]
+    assert any(text.startswith("warm-up, update 2 of 6, ") and "left" in text for text in told)
+    assert history["images_per_second"].tolist() == [0.4, 0.4] and any("step 2 of 4, 0 images/s, 0.3 min left" in text for text in told)

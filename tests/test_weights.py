@@ -1,11 +1,13 @@
 """Files of generators: what they carry, who may use them, and that nothing is tested that they have seen."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from fer_lib import data, generation, imports, training, weights
 from fer_lib.errors import FerError, LeakError
+from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS
 
 WIDTHS = {"channel_base": 256, "channel_max": 16, "latent_size": 16}
@@ -71,11 +73,19 @@ def test_a_generator_of_another_size_is_refused(parts, identity, tmp_path):
         imports.adopt(identity, tmp_path, role="identity", parts=larger)
 
 
+def faces_of_64_pixels():
+    table = pd.DataFrame({"id": ["a"], "expression": "neutral", "subject": "", "domain": ""})
+    return Faces(np.zeros((1, 1, 64, 64), np.uint8), table, "rendered")
+
+
 def test_weights_are_trained_where_none_are_shipped(parts, identity):
     choose = {"role": "identity", "dataset": "built-in", "faces": parts["pool"]}
     assert imports.find_weights("train", **choose) is None
     assert imports.find_weights("shipped", **choose) is None  # nothing is shipped for 32 pixels
     assert imports.find_weights(str(identity), **choose) == identity
+    shipped = {"role": "expression", "dataset": "built-in", "faces": faces_of_64_pixels()}
+    assert imports.find_weights("shipped", **shipped, method="flow").name == "expression.safetensors"
+    assert imports.find_weights("shipped", **shipped, method="stargan") is None  # another method's are not taken for it
     with pytest.raises(FerError, match="no file"):
         imports.find_weights("nowhere.safetensors", **choose)
 

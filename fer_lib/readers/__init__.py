@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from fer_lib.errors import FerError
 from fer_lib.readers.posed import read_ck_plus, read_jaffe, read_kdef, read_oulu_casia, read_rafd
-from fer_lib.readers.wild import read_affectnet, read_csv, read_fer2013, read_raf_db
+from fer_lib.readers.wild import csv_sources, read_affectnet, read_csv, read_fer2013, read_raf_db
 
 READERS = {
     "fer2013": read_fer2013,
@@ -24,6 +24,15 @@ READERS = {
     "rafd": read_rafd,
     "oulu_casia": read_oulu_casia,
 }
+
+
+SOURCES = {"csv": csv_sources}
+"""Data sets whose pictures lie elsewhere than in what is read: name -> function of that."""
+
+
+def sources(name, root):
+    """The files and folders whose content is the data set `name` at `root`: list of paths; none without a root."""
+    return SOURCES.get(name, lambda root: [root])(root) if root else []
 
 
 def read(name, root, *, image_size, channels, align=False, **options):

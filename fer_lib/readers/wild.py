@@ -39,6 +39,8 @@ def read_fer2013(root, *, image_size=48, channels=1, align=False, usages=None):
     else:
         source = images.open_source(root)
         table = _pixel_table(source)
+    if table is not None and align:
+        raise FerError("The pictures in FER2013's CSV are cropped to the face already: leave out align=true.")
     if table is None:
         notes, rows = _part_label_rows(source, usages)
         return images.gather(source, rows, image_size=image_size, channels=channels, align=align, notes=notes)
@@ -111,7 +113,7 @@ def read_csv(root, *, image_size, channels, align=False):
     """
     path = Path(root).expanduser()
     if not path.is_file():
-        raise FerError(f"{path} does not exist; the reader 'csv' needs the CSV file itself")
+        raise FerError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; the reader 'csv' needs the CSV file itself")
     source = images.Source(path.parent, (path.name,))
     rows, seen = [], set()
     for line, record in csv_records(source, path.name, ("path", "expression", "subject")):
@@ -130,6 +132,16 @@ def read_csv(root, *, image_size, channels, align=False):
             }
         )
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align)
+
+
+def csv_sources(root):
+    """The files that a list in a CSV stands for: itself, and the pictures that are where it says. List of Path."""
+    path = Path(root).expanduser()
+    if not path.is_file():
+        return [path]
+    records = csv_records(images.Source(path.parent, (path.name,)), path.name, ("path",))
+    pictures = (path.parent / record["path"].strip() for _, record in records)
+    return [path, *(picture for picture in pictures if picture.is_file())]
 
 
 def folder_label(source, name, dataset=None):
@@ -169,12 +181,23 @@ def _labelled(label, dataset, where):
 
 
 def _pixel_table(source):
-    """The name of the source's CSV with a `pixels` column, or None where there are pictures instead."""
-    tables = [name for name in source.names if name.lower().endswith(".csv")]
+    """The name of the source's CSV with a `pixels` column, or None where there are pictures instead.
+
+    The competition's archive holds others beside it, of fewer columns; of several that fit, fer2013.csv is taken.
+    """
+    tables = sorted((name for name in source.names if name.lower().endswith(".csv")),
+                    key=lambda name: PurePosixPath(name).name != "fer2013.csv")
     pictures = any(name.lower().endswith(images.IMAGE_ENDINGS) for name in source.names)
-    if pictures or not tables:
-        return None
-    return next((name for name in tables if PurePosixPath(name).name == "fer2013.csv"), tables[0])
+    whole = (name for name in tables if {"emotion", "pixels", "Usage"} <= {column.strip() for column in _header(source, name)})
+    return next(whole, None if pictures or not tables else tables[0])
+
+
+def _header(source, name):
+    """The columns that the first line of a CSV names; none where it is no text."""
+    try:
+        return source.text(name).partition("\n")[0].split(",")
+    except FerError:
+        return []
 
 
 def _part_label_rows(source, usages):
