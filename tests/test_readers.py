@@ -367,6 +367,7 @@ def test_raf_db_numbers_mean_its_own_order(tmp_path):
         ("faces/anger.png,anger,p0", "line 9.*listed twice"),
         ("faces/more.png,smirk,p0", "line 9.*'smirk'.*known names"),
         ("faces/more.png,anger", "line 9: 2 values, expected 3"),
+        ("faces/" + "x" * (1 << 24) + ",anger,p9", "line 9: field larger than field limit"),
     ],
 )
 def test_a_list_tells_the_line_of_its_fault(line, told, tmp_path):

@@ -162,7 +162,7 @@ def csv_records(source, name, required):
             f"{source.root / name}, line 1: no column {', '.join(missing)}; "
             f"expected {', '.join(required)}, found {', '.join(header) or 'nothing'}"
         )
-    for record in lines:
+    for record in _readable(lines, source.root / name):
         if not record:
             continue
         if len(record) != len(header):
@@ -171,6 +171,14 @@ def csv_records(source, name, required):
                 f"expected {len(header)} ({', '.join(header)})"
             )
         yield lines.line_num, dict(zip(header, record, strict=True))
+
+
+def _readable(lines, where):
+    """The records of a csv.reader; FerError naming the line where it gives up."""
+    try:
+        yield from lines
+    except csv.Error as error:
+        raise FerError(f"{where}, line {lines.line_num}: {error}; write the list anew as plain CSV") from error
 
 
 def _labelled(label, dataset, where):
