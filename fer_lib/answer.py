@@ -59,8 +59,8 @@ def check_profile(values):
     study.plan_blocks([{}, *values["blocks"]], **grid)  # those that are left for later must be right, too
     cells = study.plan_blocks([{}, *values["blocks"][:values["n_blocks"]]], **grid)
     check_plan(cells, n_real=values["n_real"], headline_ratio=values["headline_ratio"], **usual)
-    reserve = len(EXPRESSIONS) * values.get("n_train_per_class", cells[0].n_real)
-    largest = max((cell.n_real for cell in cells if cell.arm != "generated"), default=0)
+    reserve = len(EXPRESSIONS) * values.get("n_train_per_class", float("inf"))
+    largest = max(cell.n_real for cell in cells if cell.arm != "generated")
     if largest > reserve:
         raise FerError(f"n_real is {largest}, but the training reserve holds {reserve} images: lower n_real, or raise "
                        f"n_train_per_class to {-(-largest // len(EXPRESSIONS))}.")

@@ -38,7 +38,8 @@ class Muon(torch.optim.Optimizer):
     parameters : weights of convolutions, [out, in, height, width], each taken as a matrix [out, in * height * width].
     lr : the size of a step is 0.2 of it for each entry in the mean square, as that of Adam is.
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
-    (kellerjordan.github.io/posts/muon); size of a step: Liu et al. 2025 (arXiv 2502.16982), section 2.2.
+    (kellerjordan.github.io/posts/muon); size of a step: Liu et al. 2025 (arXiv 2502.16982), section 2.2. torch.optim.Muon
+    takes matrices alone, and iterates in bfloat16, which not every processor has.
     """
 
     def __init__(self, parameters, *, lr, momentum=0.95):

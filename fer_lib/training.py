@@ -529,16 +529,18 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     with torch.random.fork_rng(), engine.fastest_convolutions():
         for number in range(start, steps):
             torch.manual_seed(step_seed(seed, number))
-            if number < 0:
+            warming = number < 0
+            if warming:
                 warm_up.step(number - first)
             else:
                 terms.append({name: value.clone() for name, value in step(number).items()})
             done, seconds = number + 1, spent + time.perf_counter() - began
-            if number < 0:
+            told = done % log_every == 0 or done == steps
+            if warming:
                 warmed = seconds
-            if number < 0 and done % log_every == 0:
+            if warming and told:
                 log.info("warm-up, update %d of %d, %.1f min of it left", done - first, -first, warmed / (done - first) * -done / 60)
-            elif number >= 0 and (done % log_every == 0 or done == steps):
+            elif told:
                 rows.append(_row(done, seconds, numbers(terms), rows, batch_size, warmed))
                 terms = []
                 log.info("step %d of %d, %s", done, steps, _told(rows[-1], steps, batch_size))
