@@ -164,6 +164,7 @@ def run(profile="demo", *, jobs=None, force=False, publish=False, watch=None, **
     """
     batch = select(profile, **choice)
     check_options(batch, jobs=jobs, publish=publish)
+    check_values(batch.values, batch.chosen)
     with exclusive(batch.chosen[0].runs):
         outcomes = [bring_up_to_date(step, batch.parameters, jobs=jobs, force=force, watch=watch or Watch())
                     for step in batch.chosen]
@@ -174,7 +175,9 @@ def run(profile="demo", *, jobs=None, force=False, publish=False, watch=None, **
 
 def plan(profile="demo", *, force=False, **choice):
     """What `run` would do with the same arguments, without doing it. Returns list of Outlook."""
-    return plan_steps(select(profile, **choice).chosen, force=force)
+    batch = select(profile, **choice)
+    check_values(batch.values, batch.chosen)
+    return plan_steps(batch.chosen, force=force)
 
 
 def plan_steps(steps, *, force=False):
@@ -189,6 +192,15 @@ def plan_steps(steps, *, force=False):
         if outlook.why or waits_for:
             renewed |= {name: step.name for name in published_by(record, step)}
     return outlooks
+
+
+def check_values(values, steps):
+    """Raise FerError where the values of a profile do not go together (see profiles.check_together).
+
+    What all the steps have run with to their end is not asked again, so that a run with nothing to do takes no time.
+    """
+    if any((read_record(step) or {}).get("run_all", {}).get("parameters") != step.values for step in steps):
+        profiles.check_together(values)
 
 
 def check_options(batch, *, jobs=None, publish=False):

@@ -208,7 +208,8 @@ def resolve(parameters, *, profile, folder, settings=(), working_directory=None)
     working_directory : where relative paths in `settings` start; those in a profile start at the
         folder that holds `folder`, the repository.
     Returns {name: value} for all parameters; a parameter called `profile` gets the profile's name.
-    Raises FerError, one sentence, for the first unknown name, wrong type or value out of range, and for what `check_together` refuses.
+    Raises FerError, one sentence, for the first unknown name, wrong type or value out of range, and for a data_root
+    that the built-in faces would not read.
     """
     values = {name: check(parameter, parameter.default, where=parameter.notebooks[0])
               for name, parameter in parameters.items()}
@@ -220,25 +221,30 @@ def resolve(parameters, *, profile, folder, settings=(), working_directory=None)
     for name, value in given:
         value = check(find(parameters, name, where="set"), value, where="set") if isinstance(settings, dict) else value
         values[name] = absolute(name, value, Path(working_directory or Path.cwd()))
+    _check_root(values)
     if "profile" in parameters:
         values["profile"] = profile
-    check_together(values)
     return values
+
+
+def _check_root(values):
+    if values.get("dataset") == "built-in" and values.get("data_root"):
+        raise FerError("data_root is set, but the data set is built-in, which reads nothing: add --set dataset=NAME, such as csv "
+                       "or affectnet.")
 
 
 def check_together(values):
     """Raise FerError where values that are right one by one do not go together, or plan a study that would fail.
 
-    values : {name: value} of all parameters; those of notebooks that are not there may be missing.
+    values : {name: value} of all parameters; those of notebooks that are not there may be missing. It takes seconds, as it
+    loads torch.
     """
-    from fer_lib import answer, readers  # they need torch and pictures, which a typing error above does not
+    from fer_lib import answer, readers
+    _check_root(values)
     for name, known in (("dataset", ("built-in", *readers.READERS)), ("pool_dataset", ("", *readers.READERS))):
         if values.get(name, known[0]) not in known:
             raise FerError(f"{name} is {values[name]!r}{_close(str(values[name]), known)}: choose one of "
                            f"{', '.join(filter(None, known))}.")
-    if values.get("dataset") == "built-in" and values.get("data_root"):
-        raise FerError("data_root is set, but the data set is built-in, which reads nothing: add --set dataset=NAME, such as csv "
-                       "or affectnet.")
     answer.check_profile(values)
 
 

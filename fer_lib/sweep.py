@@ -60,9 +60,9 @@ def select(name, values, profile="demo", **choice):
     if not touched:
         raise FerError(f"--sweep {name}: none of the chosen steps depends on it, but {', '.join(sorted(depend))}: "
                        "choose them with --only, --from or --to.")
-    for value in values:
-        profiles.check_together(chosen.values | {name: value})
     own = [[_for_value(step, name, value, chosen) for step in touched] for value in values]
+    for value, steps in zip(values, own):
+        batch.check_values(chosen.values | {name: value}, steps)
     return Sweep(name, values, chosen, [step for step in chosen.chosen if step.name not in depend], own)
 
 

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 import run_all
-from fer_lib import batch, notebooks, sweep
+from fer_lib import batch, notebooks, profiles, sweep
 from fer_lib.errors import FerError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -169,6 +169,28 @@ def test_bad_input_is_one_sentence_and_nothing_starts(project, arguments, words)
     assert (code, out) == (1, "")
     assert err.count("\n") == 1 and all(word in err for word in words), err
     assert not project.output.exists()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--set", "arms=[real_long,mixd]"], "'mixd' is unknown"), (["--set", "n_real=600"], "holds 360 images"),
+    (["--sweep", "n_real=60,600"], "holds 360 images"), (["--set", "dataset=built_in"], "did you mean `built-in`"),
+    (["--sweep", "data_root=a,b"], "data_root is set")])
+@pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry", "run"])
+def test_a_plan_that_cannot_work_is_refused_before_anything_starts(arguments, words, dry, tmp_path, capsys):
+    assert run_all.main([*arguments, *dry, "--output", str(tmp_path / "out")]) == 1
+    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_run_with_nothing_to_do_does_not_check_the_plan_again(finished, monkeypatch):
+    asked = []
+    monkeypatch.setattr(profiles, "check_together", asked.append)
+    assert finished.main()[0] == 0 and not asked
+    assert finished.main("--dry-run", "--set", "ratio=3")[0] == 0 and asked[0]["ratio"] == 3
+
+
+def test_listing_what_there_is_does_not_load_torch():
+    code = "import run_all, sys; run_all.main(['--list']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True).returncode == 0
 
 
 def test_wrong_usage_is_code_2(project):
