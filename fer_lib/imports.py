@@ -41,6 +41,7 @@ KINDS = {
 TOLERANCE = 1e-4  # of an imported network's output, in the units of its output
 
 
+TRAINING = "training.json"  # beside an adopted generator: what was written of it where it was trained
 METHODS = {"flow": "expression_flow", "stargan": "stargan"}
 """Ways to impose an expression, and the kinds of their generators."""
 
@@ -128,11 +129,12 @@ def _made_for(path):
     return trained_on.get("image_size"), trained_on.get("channels")
 
 
-def adopt(path, folder, *, role, parts):
+def adopt(path, folder, *, role, parts, mirrored=False):
     """Put a generator that exists into `folder`, where training would have put it: generator.safetensors.
 
-    path : see `find_weights`; the history of its training, <name>.csv beside it, comes along. role : "identity" or
-    "expression". parts : dict part -> Faces of the profile, `pool` among them.
+    path : see `find_weights`; the history of its training, <name>.csv or history.csv beside it, and what a run of this
+    compendium wrote of it, artifact.json, come along as history.csv and training.json. role : "identity" or "expression".
+    parts : dict part -> Faces of the profile, `pool` among them. mirrored : see expression_flow.Generator; True sets it.
     Raises FerError when the file is none of KINDS, or draws faces of another size or kind than the pool's, and
     LeakError when it was trained on a person or a picture outside the pool.
     """
@@ -145,9 +147,16 @@ def adopt(path, folder, *, role, parts):
     found = weights.read_metadata(target)
     _check_role(found, role, pool, path)
     weights.check_unseen(found["trained_on"], parts, name=path.name)
-    history = path.with_suffix(".csv")
-    if history.is_file():
-        shutil.copyfile(history, Path(folder) / "history.csv")
+    if mirrored:
+        _check_mirrored(found["kind"], path)
+        weights.set_options(target, mirrored=True)
+    beside = [(path.with_suffix(".csv"), "history.csv")]
+    if path.name == target.name:  # from a run
+        beside += [(path.parent / name, copy) for name, copy in (("history.csv", "history.csv"), ("artifact.json", TRAINING),
+                                                                 (TRAINING, TRAINING))]
+    for file, name in beside:
+        if file.is_file():
+            shutil.copyfile(file, Path(folder) / name)
     log.info("took %s: %s", path.name, _told(found["trained_on"], pool))
 
 
@@ -161,6 +170,11 @@ def _check_role(found, role, pool, path):
         raise FerError(f"{path} makes faces of {size} pixels and {options.get('channels', 1)} channels, but the pool's "
                        f"have {pool.image_size} and {pool.channels}: set image_size and channels to fit, or train one "
                        f"with {role}_weights=train.")
+
+
+def _check_mirrored(kind, path):
+    if kind != "expression_flow":
+        raise FerError(f"{path} holds a {kind} generator, which has no flow to mirror: set expression_mirrored=false.")
 
 
 def _told(trained_on, pool):

@@ -10,7 +10,7 @@ import sys
 
 import pandas as pd
 
-from fer_lib import paths, referee, runs, weights
+from fer_lib import imports, paths, referee, runs, weights
 from fer_lib.errors import FerError
 
 ROLES = {"identity": ("identity_gan", "draws the face of a person who does not exist"),
@@ -73,7 +73,7 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
         shutil.copyfile(artifact.path / "generator.safetensors", folder / f"{role}.safetensors")
         history = pd.read_csv(artifact.path / "history.csv")
         history.iloc[:: -(-len(history) // HISTORY_ROWS)].to_csv(folder / f"{role}.csv", index=False)
-        facts = json.loads((artifact.path / "artifact.json").read_text(encoding="utf-8"))
+        facts = _facts(artifact.path)
         networks.append(_told_before(role, folder) if "weights" in facts["params"] else
                         _described(role, what, folder / f"{role}.safetensors", facts))
     looking = _ship_referee(workspace.require("referee").path, workspace.require("quality").path, folder)
@@ -104,11 +104,19 @@ def _ship_referee(source, quality, folder):
     return ", ".join(told)
 
 
+def _facts(folder):
+    """What was written of a network's training: by the profile, or, where it took the network from another run, by that."""
+    files = [folder / name for name in (imports.TRAINING, "artifact.json")]
+    return json.loads(next(file for file in files if file.is_file()).read_text(encoding="utf-8"))
+
+
 def _described(role, what, path, facts):
-    size = path.stat().st_size / 1e6
+    size, found = path.stat().st_size / 1e6, weights.read_metadata(path)
     settings = ", ".join(f"{name} {value}" for name, value in facts["params"].items() if name != "image_options")
-    return (f"- `{role}.safetensors` ({size:.1f} MB) {what}. Kind {weights.read_metadata(path)['kind']}; "
-            f"{settings}; widths {facts['params']['image_options']}. Trained in {facts['seconds'] / 60:.0f} minutes at "
+    widths = facts["params"]["image_options"]
+    widths |= {name: value for name, value in found["options"].items() if name in ("mirrored",)}
+    return (f"- `{role}.safetensors` ({size:.1f} MB) {what}. Kind {found['kind']}; "
+            f"{settings}; widths {widths}. Trained in {facts['seconds'] / 60:.0f} minutes at "
             f"commit `{facts['commit'][:12]}`{' with uncommitted changes' if facts.get('code_changed') else ''}.")
 
 

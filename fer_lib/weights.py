@@ -35,6 +35,14 @@ def save_weights(network, folder, *, name, options, kind, faces=None, sequences=
     save_file(tensors, Path(folder) / f"{name}.safetensors", metadata=metadata)
 
 
+def set_options(path, **options):
+    """Give other options to the network in a file of `save_weights`; they must leave the shapes of its tensors as they are."""
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata())
+    metadata["options"] = json.dumps(json.loads(metadata["options"]) | options, sort_keys=True)
+    save_file(load_file(path), path, metadata=metadata)
+
+
 def load_generator(path, *, device="cpu"):
     """The generator that `save_weights` wrote, in evaluation mode. Loading runs no code from the file.
 

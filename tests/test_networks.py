@@ -162,6 +162,23 @@ def test_intensity_zero_returns_the_face_and_one_changes_it():
         assert torch.equal(each[1:], generator(images, label)[1:]) and (each[1:] - images[1:]).abs().max() > 0.01
 
 
+def test_a_mirrored_generator_changes_a_face_and_its_mirror_image_alike():
+    images, label, latent = torch.rand(3, 1, 32, 32) * 2 - 1, torch.tensor([0, 3, 5]), torch.randn(3, 8)
+    plain, mirrored = flow_gan(), flow_gan(mirrored=True)
+    for generator in (plain, mirrored):
+        torch.nn.init.normal_(generator.flow.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(mirrored(images, label, latent=latent), plain(images, label, latent=latent))  # while it is trained
+        faces, turned, alone = (generator.eval()(given, label, latent=latent) for generator, given in (
+            (mirrored, images), (mirrored, images.flip(3)), (plain, images.flip(3))))
+        torch.testing.assert_close(turned.flip(3), faces, rtol=1e-4, atol=1e-5)
+        assert (alone.flip(3) - plain(images, label, latent=latent)).abs().max() > 0.05
+        means = [(one + two.flip(3) * sign) / 2 for one, two, sign in zip(
+            plain.change(images, label, latent=latent), plain.change(images.flip(3), label, latent=latent),
+            (torch.tensor([-1, 1]).view(2, 1, 1), 1))]
+        torch.testing.assert_close(expression_flow.apply_change(images, *means), faces, rtol=1e-4, atol=1e-5)
+
+
 def test_a_flow_fetches_pixels_from_where_it_points():
     image = torch.zeros(1, 1, 8, 8)
     image[0, 0, 3, 5] = 1

@@ -48,6 +48,33 @@ def test_the_history_beside_the_file_comes_along(parts, identity, tmp_path):
     assert training.load_history(tmp_path / "made")["step"].tolist() == [1]
 
 
+def test_a_runs_account_of_the_training_comes_along(parts, identity, tmp_path):
+    """From run to run, however often: it is that of the training, not that of the taking over."""
+    folders = [tmp_path / name for name in ("trained", "taken", "taken again")]
+    for folder in folders:
+        folder.mkdir()
+    for name in ("generator.safetensors", "history.csv"):
+        (folders[0] / name).write_bytes((identity.parent / name).read_bytes())
+    for folder, told in zip(folders, ("trained here", "taken", "taken again")):
+        if folder != folders[0]:
+            imports.adopt(folders[folders.index(folder) - 1] / "generator.safetensors", folder, role="identity", parts=parts)
+        (folder / "artifact.json").write_text(told)
+    assert (folders[2] / imports.TRAINING).read_text() == "trained here"
+    assert training.load_history(folders[2])["step"].tolist() == [1]
+
+
+def test_a_generator_can_be_mirrored_when_it_is_taken(parts, identity, tmp_path):
+    training.train_flow_gan(parts["pool"], tmp_path, steps=1, warm_up=1, batch_size=2, image_options={"width": 8, "n_blocks": 1})
+    path, made = tmp_path / "generator.safetensors", tmp_path / "made"
+    made.mkdir()
+    for mirrored in (False, True):
+        imports.adopt(path, made, role="expression", parts=parts, mirrored=mirrored)
+        assert weights.load_generator(made / path.name).mirrored == mirrored
+    assert weights.read_metadata(made / path.name)["trained_on"] == weights.read_metadata(path)["trained_on"]
+    with pytest.raises(FerError, match="expression_mirrored=false"):
+        imports.adopt(identity, made, role="identity", parts=parts, mirrored=True)
+
+
 @pytest.mark.parametrize("part", ["train", "validation", "test_lab"])
 def test_a_generator_that_has_seen_a_part_is_refused(parts, identity, part, tmp_path):
     with pytest.raises(LeakError, match=f"of the part {part}"):
