@@ -52,3 +52,17 @@ def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts
                    "steps 2", "Kind expression_flow", "not"):
         assert wanted in card
     assert str(tmp_path) not in card
+
+
+def test_the_card_of_a_generator_from_another_run_tells_of_its_training(parts, tmp_path):
+    """Of what was done there, by the commit that did it, and of what was set afterwards."""
+    trained = runs.open_workspace("tiny", step="03_expression_gan").require("expression_gan").path
+    told = json.loads((trained / "artifact.json").read_text())
+    (trained / "artifact.json").write_text(json.dumps(told | {"commit": "0123456789abcdef", "seconds": 120.0}))
+    workspace = runs.open_workspace("other", step="03_expression_gan")
+    taken = runs.build(workspace, "expression_gan", params={"weights": "x"}, inputs=[], code=["fer_lib.imports"],
+                       make=lambda folder: imports.adopt(trained / "generator.safetensors", folder, role="expression", parts=parts,
+                                                         mirrored=True))
+    line = ship._described("expression", "moves", taken.path / "generator.safetensors", ship._facts(taken.path))
+    for wanted in ("steps 2,", "'width': 8", "'mirrored': True", "in 2 minutes at commit `0123456789ab`."):
+        assert wanted in line
