@@ -93,7 +93,7 @@ RANGES = {
     "intensity": Range(low=0, high=2), "*fraction": FRACTION, "*share": FRACTION, "*truncation": FRACTION,
     "gamma": NOT_NEGATIVE, "*_gamma": NOT_NEGATIVE, "weight_*": NOT_NEGATIVE, "*_weight": NOT_NEGATIVE,
     "*kimg": POSITIVE,
-    "updates_per_epoch": NOT_NEGATIVE, "paper_steps": NOT_NEGATIVE, "study_looks": COUNT,
+    "updates_per_epoch": NOT_NEGATIVE, "paper_steps": NOT_NEGATIVE, "sequence_warm_up_steps": NOT_NEGATIVE, "study_looks": COUNT,
     "n_blocks": NOT_NEGATIVE, "n_sequence_subjects": NOT_NEGATIVE, "residual_scale": Range(choices=(1, 2)),
     "flow_scale": Range(choices=(2, 4)), "bank_spare": Range(low=1, high=10), "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
     "*epochs": COUNT, "*updates": COUNT, "*batch_size": COUNT, "*_channels": COUNT, "*_dim": COUNT,

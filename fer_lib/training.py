@@ -202,7 +202,7 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
-                   penalty_interval=8, warm_up=700, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
+                   penalty_interval=8, warm_up=700, sequence_warm_up=None, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
                    weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=100.0,
                    weight_latent=3e-4, augmentation=("shift",), optimiser="adam", ema_kimg=2.0, device="auto", log_every=50,
                    checkpoint_every=200):
@@ -217,6 +217,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
     warm_up : updates, before the first step, in which the discriminator learns the labels of real faces and, where there
     are sequences, the generator learns from them, at a rate of `lr` that falls to 0 over the second half.
+    sequence_warm_up : as many of the latter instead, or None.
     gamma : weight of R1 and R2, at every `penalty_interval`-th step. weight_class : of the label logits in the
     generator's loss. weight_self : of the change made when a face is asked for the expression that it has.
     weight_partner : of the difference in detail to the real face that it is compared with, where that shows the same
@@ -255,8 +256,9 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     teach_discriminator, penalise, teach_generator = (engine.recorded(each, device) for each in (
         acts.teach_discriminator, acts.penalise, acts.teach_generator))
 
-    warming = WarmUp(warm_up, lr, (discriminator, draw, acts.label_loss),
-                     *[(taught, draw_sequence, acts.sequence_loss)] if encoder else (), optimise=optimise)
+    longer = warm_up if sequence_warm_up is None else sequence_warm_up
+    warming = WarmUp(lr, (warm_up, discriminator, draw, acts.label_loss),
+                     *[(longer, taught, draw_sequence, acts.sequence_loss)] if encoder else (), optimise=optimise)
 
     def step(number):
         if number == 0:
@@ -341,28 +343,31 @@ class FlowSteps:
 class WarmUp:
     """Updates before the first step of a training; momentum leaves the plateau of guessing sooner.
 
-    first, others : (network, function that draws faces, function of these that returns a loss) each; in every update each
-    has its turn. The first learns by Adam at a steady rate; the others by `optimise`, at one that falls to 0 over the
-    second half. state : the optimisers, as `loop` keeps them.
+    first, others : (number of updates, network, function that draws faces, function of these that returns a loss) each.
+    All end together, after `steps` updates, as many as the longest has; in every update each that has begun has its turn.
+    The first learns by Adam at a steady rate; the others by `optimise`, at one that falls to 0 over the second half.
+    state : the optimisers, as `loop` keeps them.
     """
 
-    def __init__(self, steps, lr, first, *others, optimise=adam):
-        self.steps, self.lr, self.turns, self.state = steps, lr, [], {}
-        for number, (network, draw, loss) in enumerate((first, *others)):
+    def __init__(self, lr, first, *others, optimise=adam):
+        self.steps, self.lr, self.turns, self.state = max(steps for steps, *_ in (first, *others)), lr, [], {}
+        for number, (steps, network, draw, loss) in enumerate((first, *others)):
             optimiser = (optimise if number else adam)(network, lr=lr, betas=(0.9, 0.99))
 
             def learn(*drawn, optimiser=optimiser, loss=loss, network=network):
                 return update(optimiser, loss(*drawn), network)
 
-            self.turns.append((optimiser, draw, engine.recorded(learn, next(network.parameters()).device)))
+            self.turns.append((steps, optimiser, draw, engine.recorded(learn, next(network.parameters()).device)))
             self.state[f"optimiser_warm_{number}"] = optimiser
 
     def step(self, number):
         """The update `number`, from 0."""
-        for optimiser, _, _ in self.turns[1:]:
-            set_rate(optimiser, self.lr * falling(number, self.steps))
-        for _, draw, learn in self.turns:
-            learn(*draw())
+        for turn, (steps, optimiser, draw, learn) in enumerate(self.turns):
+            done = number - (self.steps - steps)
+            if done >= 0:
+                if turn:
+                    set_rate(optimiser, self.lr * falling(done, steps))
+                learn(*draw())
 
 
 def falling(number, steps):

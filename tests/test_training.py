@@ -49,9 +49,10 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("gan, more", [*((name, {}) for name in TRAIN), ("sequences", {}), ("muon", {}),
-                                       ("sequences", {"warm_up": 6}), ("muon", {"warm_up": 6})])
+                                       ("sequences", {"warm_up": 6}), ("muon", {"warm_up": 6}),
+                                       ("muon", {"warm_up": 2, "sequence_warm_up": 6})])
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, more, tmp_path, monkeypatch):
-    """Four of the warm-up's updates, of two networks each, are done when the last two are killed."""
+    """Six updates of the warm-up's networks are done when the next is killed."""
     train(gan, tmp_path / "whole", checkpoint_every=1, **more)
     killed = {"update": 0}
     update = training.update
@@ -67,7 +68,7 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, more, tmp_path
         train(gan, tmp_path / "killed", checkpoint_every=1, **more)
     monkeypatch.setattr(training, "update", update)
     kept = torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)
-    assert kept["done"] == -3 if more else kept["done"] > 0
+    assert kept["done"] == {1: -3, 2: -1}[len(more)] if more else kept["done"] > 0
     history = train(gan, tmp_path / "killed", checkpoint_every=1, **more)
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
@@ -258,6 +259,25 @@ def test_sequences_without_a_name_or_with_one_expression_are_refused():
         training.sequence_drawer(make_faces(), 4, torch.device("cpu"))
     with pytest.raises(FerError, match="two expressions"):
         training.sequence_drawer(make_sequences().of(["anger"]), 4, torch.device("cpu"))
+
+
+def test_in_a_warm_up_each_network_has_its_own_number_of_updates_and_both_end_together(tmp_path, monkeypatch):
+    taught, update = [], training.update
+
+    def noted(optimiser, loss, network):
+        taught.append("discriminator" if isinstance(network, expression_flow.Discriminator) else "generator")
+        return update(optimiser, loss, network)
+
+    monkeypatch.setattr(training, "update", noted)
+    for options, turns in (({"warm_up": 2}, "dgdg"), ({"warm_up": 1, "sequence_warm_up": 3}, "ggdg"),
+                           ({"warm_up": 3, "sequence_warm_up": 1}, "dddg")):
+        taught.clear()
+        train("sequences", tmp_path / turns, steps=1, **options)
+        assert "".join(name[0] for name in taught[:4]) == turns and len(taught) > 4
+    one = training.WarmUp(0.1, (1, torch.nn.Linear(1, 1), tuple, None), (4, torch.nn.Linear(1, 1), tuple, None))
+    one.turns = [(steps, optimiser, draw, lambda: None) for steps, optimiser, draw, _ in one.turns]
+    rates = [[one.step(number), one.turns[1][1].param_groups[0]["lr"]][1] for number in range(4)]
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05])
 
 
 def test_the_time_left_is_that_of_the_last_steps_and_the_warm_up_is_told(tmp_path, caplog, monkeypatch):
