@@ -228,7 +228,8 @@ def show_sweep(tables, profile):
                 shown.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
             show(shown)
     names = ", ".join(f"{stem}.csv" for stem in sorted(tables))
-    print(f"Joined into results/{profile}/: {names}" if names else "Nothing was joined: the chosen steps write no table.")
+    print(f"Joined into results/{profile}/: {names}" if names else
+          "Nothing was joined: the chosen steps write no table.")
 
 
 def show(table):
@@ -269,7 +270,8 @@ def show_plan(outlooks):
     known = [outlook.seconds for outlook in needed if outlook.seconds is not None]
     if known and len(needed) > 1:
         unknown = len(needed) - len(known)
-        print(f"{'together':<{width}} up to {duration(sum(known))}" + (f" and {unknown} of unknown time" if unknown else ""))
+        print(f"{'together':<{width}} up to {duration(sum(known))}"
+              + (f" and {unknown} of unknown time" if unknown else ""))
     return 0
 
 

@@ -4,8 +4,8 @@ Run from the repository root:
     python benchmarks/classifier.py [--size 64] [--images 960] [--jobs N] [--repeats 5] [--keras PYTHON] [--ensemble 64]
                                     [--precision float32 bfloat16] [--json FILE]
 
-PYTHON is that of an environment with `pip install keras tensorflow-cpu`. Both sides have the same layers, optimiser, loss,
-dropout, batch of 16, precisions and cores, and take turns, so that a change of the machine's speed meets both.
+PYTHON is that of an environment with `pip install keras tensorflow-cpu`. Both sides have the same layers, optimiser,
+loss, dropout, batch of 16, precisions and cores, and take turns, so that a change of the machine's speed meets both.
 """
 
 import argparse
@@ -52,7 +52,8 @@ def main():
     print(gpu(options, figures) if torch.cuda.is_available() else
           "No NVIDIA GPU here: one classifier at a time against many together was not measured.")
     if options.json:
-        result = {"machine": machine(), "options": vars(options), "jobs": jobs, "flop_per_image": per_image, "rates": figures}
+        result = {"machine": machine(), "options": vars(options), "jobs": jobs, "flop_per_image": per_image,
+                  "rates": figures}
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
@@ -111,8 +112,8 @@ def rate(n, times):
 
 def table(figures):
     """Median, lowest and highest rate of each contestant."""
-    rows = [(name, "GFLOP/s" if name.startswith("peak") else "images/s", statistics.median(rates), min(rates), max(rates))
-            for name, rates in figures.items()]
+    rows = [(name, "GFLOP/s" if name.startswith("peak") else "images/s",
+             statistics.median(rates), min(rates), max(rates)) for name, rates in figures.items()]
     frame = pd.DataFrame(rows, columns=["what", "unit", "median", "lowest", "highest"])
     return frame.assign(**{name: frame[name].map("{:.0f}".format) for name in ("median", "lowest", "highest")})
 
@@ -127,7 +128,8 @@ def conclusions(figures, jobs, per_image, precisions):
             yield f"{mine}: {spread(shares, '.0%')} of {PEAK.format(product, n)}"
     for precision in precisions:
         for rival in precisions:
-            names = [name for name in figures if name.startswith("Keras") and POLICIES[rival] in name.split("(")[1].split(", ")]
+            names = [name for name in figures
+                     if name.startswith("Keras") and POLICIES[rival] in name.split("(")[1].split(", ")]
             if names:
                 mine, best = OURS.format(precision, jobs), max(names, key=lambda name: statistics.median(figures[name]))
                 ratios = [ours / theirs for ours, theirs in zip(figures[mine], figures[best], strict=True)]
@@ -157,11 +159,15 @@ def ours(options, jobs):
 
 
 def train_one_epoch(task):
-    """Start and end of classifier.train for one epoch, set-up and validation included. task : (images, size, precision, seed)."""
+    """Start and end of classifier.train for one epoch, set-up and validation included.
+
+    task : (images, size, precision, seed).
+    """
     n, size, precision, seed = task
     training, validation = random_faces(n, size=size), random_faces(12, size=size)
     start = time.time()
-    classifier.train(training, validation, seed=seed, batch_size=BATCH_SIZE, max_epochs=1, precision=precision, device="cpu")
+    classifier.train(training, validation, seed=seed, batch_size=BATCH_SIZE, max_epochs=1, precision=precision,
+                     device="cpu")
     return start, time.time()
 
 
@@ -214,14 +220,16 @@ def gpu(options, figures):
     shared = {"batch_size": BATCH_SIZE, "steps_per_epoch": steps, "max_epochs": 1, "device": "cuda"}
 
     def alone(precision):
-        return steps * BATCH_SIZE / classifier.train(training, validation, seed=0, precision=precision, **shared).seconds
+        return steps * BATCH_SIZE / classifier.train(training, validation, seed=0, precision=precision,
+                                                     **shared).seconds
 
     def together(precision):
         results = ensemble.train([training] * options.ensemble, validation, seeds=range(options.ensemble),
                                  precision=precision, **shared)
         return steps * BATCH_SIZE / results[0].seconds
 
-    kinds = [(precision, n, run) for precision in options.precision for n, run in ((1, alone), (options.ensemble, together))]
+    kinds = [(precision, n, run) for precision in options.precision
+             for n, run in ((1, alone), (options.ensemble, together))]
     names = [f"{torch.cuda.get_device_name()}, {precision}, classifiers at once: {n}" for precision, n, _ in kinds]
     found = take_turns({name: lambda run=run, precision=precision: run(precision)
                         for name, (precision, _, run) in zip(names, kinds, strict=True)}, options.repeats)
@@ -250,13 +258,15 @@ def keras(options, jobs, stack):
 
 
 def start_keras(options, stack, environment):
-    command = [options.keras, str(Path(__file__).with_name("classifier_keras.py")), str(options.size), str(options.images)]
+    command = [options.keras, str(Path(__file__).with_name("classifier_keras.py")), str(options.size),
+               str(options.images)]
     errors = stack.enter_context(tempfile.TemporaryFile("w+"))
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                                    text=True, env=os.environ | environment)
     except OSError as error:
-        raise SystemExit(f"{options.keras} cannot be started ({error}): give the Python of an environment with Keras.") from None
+        raise SystemExit(f"{options.keras} cannot be started ({error}): "
+                         "give the Python of an environment with Keras.") from None
     process.errors = errors
     stack.callback(process.wait)
     stack.callback(process.stdin.close)

@@ -4,7 +4,8 @@ Started by classifier.py with a Python that has Keras, so that PyTorch and Tenso
     PYTHON benchmarks/classifier_keras.py SIZE IMAGES
 Input: lines with a dtype policy and a compilation, `float32` or `mixed_bfloat16`, `xla` or `graph`. Output: one JSON
 object a line, first the versions, then for every line of input the start and the end of an epoch in seconds since 1970.
-The number of threads is the environment's TF_NUM_INTRAOP_THREADS, TF_NUM_INTEROP_THREADS and OMP_NUM_THREADS, or TensorFlow's own choice.
+The number of threads is the environment's TF_NUM_INTRAOP_THREADS, TF_NUM_INTEROP_THREADS and OMP_NUM_THREADS, or
+TensorFlow's own choice.
 """
 
 import json

@@ -3,10 +3,10 @@
     python benchmarks/coverage.py [--trials 300] [--images 600] [--seeds 3 5 8] [--spread 0 3 5.5]
 
 An arm has an accuracy of .35 and another one of .40; the second differs between training seeds by a standard deviation
-of --spread points, and both are tested on the same images, some of which are easier than others. Printed for every number of
-seeds and spread: how often the intervals of intervals.paired_gain (by resampling, and by analysis of variance) and of
-intervals.seed_interval hold the true gain (they claim .95), and half their width in points. The last speaks of the very images
-that it was tested on.
+of --spread points, and both are tested on the same images, some of which are easier than others. Printed for every
+number of seeds and spread: how often the intervals of intervals.paired_gain (by resampling, and by analysis of
+variance) and of intervals.seed_interval hold the true gain (they claim .95), and half their width in points. The last
+speaks of the very images that it was tested on.
 """
 
 import argparse
@@ -21,7 +21,10 @@ ACCURACIES = .35, .40
 
 
 def world(rng, n_images, n_seeds, spread):
-    """Two arms as bool [seeds, images], and the true gain in points. Ease of an image and luck of a run have variance 1."""
+    """Two arms as bool [seeds, images], and the true gain in points.
+
+    Ease of an image and luck of a run have variance 1.
+    """
     low, high = (stats.norm.ppf(accuracy) * 2**0.5 for accuracy in ACCURACIES)
     shift = spread / POINTS / (stats.norm.pdf(high / 2**0.5) / 2**0.5)  # in units of ease
     truth = stats.norm.cdf(high / (2 + shift**2) ** 0.5) - ACCURACIES[0]
@@ -36,7 +39,8 @@ def coverage(n_seeds, spread, *, trials, n_images, resamples=1_000):
         a, b, truth = world(rng, n_images, n_seeds, spread)
         gain = paired_gain(a, b, resamples=resamples, seed=trial)
         three = gain["points"], gain["anova"], seed_interval(POINTS * (b.mean(1) - a.mean(1)))
-        found.append([value for each in three for value in (each["low"] <= truth <= each["high"], (each["high"] - each["low"]) / 2)])
+        found.append([value for each in three
+                      for value in (each["low"] <= truth <= each["high"], (each["high"] - each["low"]) / 2)])
     names = [f"{name} {what}" for name in ("bootstrap", "anova", "seeds") for what in ("holds", "+-")]
     return {"seeds": n_seeds, "spread": spread, **dict(zip(names, np.mean(np.array(found, float), 0), strict=True))}
 

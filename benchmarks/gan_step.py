@@ -63,7 +63,8 @@ def arguments():
     for name, value in (("size", 64), ("batch", 16), ("repeats", 5), ("threads", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", nargs="+", default=["float32"], choices=("float32", "bfloat16"), help="of our StarGAN")
+    parser.add_argument("--precision", nargs="+", default=["float32"], choices=("float32", "bfloat16"),
+                        help="of our StarGAN")
     parser.add_argument("--only", nargs="+", default=["stargan", "stylegan2"], choices=("stargan", "stylegan2"))
     options = parser.parse_args()
     if "bfloat16" in options.precision and not engine.has_bfloat16(engine.device(options.device).type):
@@ -80,7 +81,8 @@ def report(name, ours, original, options, device, precision):
             step()
     times = [[timed(step, device) for step in contestants] for _ in range(options.repeats)]
     medians = [statistics.median(column) for column in zip(*times)]
-    line = f"{name}: {options.batch / medians[0]:.1f} images/s, {flops / medians[0] / matrix_peak(device, precision):.0%} of the peak"
+    line = (f"{name}: {options.batch / medians[0]:.1f} images/s, "
+            f"{flops / medians[0] / matrix_peak(device, precision):.0%} of the peak")
     if original:
         ratios = [theirs / mine for mine, theirs in times]
         line += (f"; original {options.batch / medians[1]:.1f} images/s; ratio {statistics.median(ratios):.2f} "
@@ -142,8 +144,8 @@ def matrix_peak(device, precision="float32"):
 def product_rates(device, *, precision="float32", repeats=5):
     """Floating-point operations per second of a large square matrix product, the best of `repeats`, by library.
 
-    On a CPU `a @ b` goes to MKL, which is slow on processors of other makers, and convolutions to oneDNN, which is not: a
-    peak that one library misses is no peak. On a GPU float32 is computed in TF32, as convolutions are.
+    On a CPU `a @ b` goes to MKL, which is slow on processors of other makers, and convolutions to oneDNN, which is not:
+    a peak that one library misses is no peak. On a GPU float32 is computed in TF32, as convolutions are.
     """
     side = 2048 if device.type == "cpu" else 8192
     a = torch.rand(side, side, device=device).to(getattr(torch, precision))
@@ -154,7 +156,8 @@ def product_rates(device, *, precision="float32", repeats=5):
     kept, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, True
     for product in products.values():
         product()
-    rates = {name: 2 * side**3 / min(timed(product, device) for _ in range(repeats)) for name, product in products.items()}
+    rates = {name: 2 * side**3 / min(timed(product, device) for _ in range(repeats))
+             for name, product in products.items()}
     torch.backends.cuda.matmul.allow_tf32 = kept
     return rates
 

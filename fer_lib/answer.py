@@ -36,21 +36,23 @@ def check_plan(cells, *, n_real, headline_ratio, **usual):
     """
     main = group(cells, n_real=n_real, **usual)
     if not _has(main, "mixed", headline_ratio):
-        raise FerError(f"The plan has no arm mixed at the headline ratio {headline_ratio:g}: add it to arms and ratios, or "
-                       "set headline_ratio to one of the ratios.")
+        raise FerError(f"The plan has no arm mixed at the headline ratio {headline_ratio:g}: add it to arms and "
+                       "ratios, or set headline_ratio to one of the ratios.")
     if not (_has(main, "real_long") or _has(main, "real")):
         raise FerError("The plan has no arm without generated faces to compare with: add real_long to arms.")
     usual = {"intensity": 1.0, "truncation": 1.0} | usual
     for cell in cells:
-        if cell.arm == "mixed_filtered" and (cell.intensity, cell.truncation) != (usual["intensity"], usual["truncation"]):
-            raise FerError("The arm mixed_filtered is there for the study's own intensity and truncation alone: leave it out of the "
-                           "block that varies them.")
+        if (cell.arm == "mixed_filtered"
+                and (cell.intensity, cell.truncation) != (usual["intensity"], usual["truncation"])):
+            raise FerError("The arm mixed_filtered is there for the study's own intensity and truncation alone: leave "
+                           "it out of the block that varies them.")
 
 
 def check_profile(values):
     """Raise FerError where the values of a profile plan a study that would fail, before anything is trained.
 
-    values : dict of all parameters, as profiles.resolve returns it; those of notebooks that are not there may be missing.
+    values : dict of all parameters, as profiles.resolve returns it; those of notebooks that are not there may be
+    missing.
     """
     names = ("arms", "ratios", "n_real", "n_seeds", "intensity", "truncation")
     if not {*names, "blocks", "n_blocks", "headline_ratio"} <= values.keys():
@@ -81,8 +83,8 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     comparison that was declared beforehand. usual : its intensity and truncation where these are not 1, a dict.
     Returns what statistics.summary returns of the main group, n_real, usual, and, where the plan has the cells for it:
         other_n_real: n_real -> main_contrast, contrasts and recovered of the first test set, and worth at this n_real;
-        over_augmented: list of dicts n_real, arm, test_set, seeds, accuracy, baseline_accuracy, gain_points, gain_relative,
-            p, gain_points_anova: arms with generated faces over classical augmentation alone;
+        over_augmented: list of dicts n_real, arm, test_set, seeds, accuracy, baseline_accuracy, gain_points,
+            gain_relative, p, gain_points_anova: arms with generated faces over classical augmentation alone;
         paper_stopping: test set -> gain of `mixed` over `real` when both stop as in the paper;
         axes: list of dicts test_set, n_real, weight, intensity, truncation, seeds, accuracy, baseline_accuracy,
             gain_points, gain_relative, p, gain_points_anova: `mixed` at the headline ratio over `real_long`;
@@ -93,7 +95,8 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     first = next(iter(tests))
     clusters = {name: test.subjects for name, test in tests.items()}
     options, usual = {"resamples": resamples}, usual or {}
-    summaries = {size: _summary(table, group(cells, n_real=size, **usual), folder, tests, headline_ratio, clusters, resamples)
+    summaries = {size: _summary(table, group(cells, n_real=size, **usual), folder, tests, headline_ratio, clusters,
+                                resamples)
                  for size in dict.fromkeys([n_real, *_sizes(cells, headline_ratio, usual)])}
     found = summaries.pop(n_real)
     found |= {"n_real": n_real, "usual": usual}
@@ -161,16 +164,19 @@ def axes(cells, folder, tests, ratio, **options):
 
 
 def over_augmented(cells, folder, tests, ratio, usual, **options):
-    """`mixed` and `mixed_augmented` over `augmented`, for every n_real: do generated faces give what augmentation does not?"""
+    """`mixed` and `mixed_augmented` over `augmented`, for every n_real: do generated faces give what augmentation does
+    not?
+    """
     return [{"n_real": size, "arm": arm, **row} for size in sorted({cell.n_real for cell in cells})
             for arm in ("mixed", "mixed_augmented")
-            for row in _gain(group(cells, n_real=size, **usual), folder, tests, ("augmented", 0.0), (arm, float(ratio)), **options)]
+            for row in _gain(group(cells, n_real=size, **usual), folder, tests, ("augmented", 0.0),
+                             (arm, float(ratio)), **options)]
 
 
 def paper_stopping(cells, folder, tests, n_real, ratio, usual, **options):
     """test set -> gain of `mixed` over `real` when every run stops as in the paper."""
-    rows = _gain(group(cells, n_real=n_real, stopping="paper", **usual), folder, tests, ("real", 0.0), ("mixed", float(ratio)),
-                 **options)
+    rows = _gain(group(cells, n_real=n_real, stopping="paper", **usual), folder, tests, ("real", 0.0),
+                 ("mixed", float(ratio)), **options)
     return {row.pop("test_set"): row for row in rows}
 
 
@@ -191,10 +197,12 @@ def authors_mode(cells, folder, tests, n_real, ratio, usual, **options):
 def worth(cells, folder, tests, n_real, ratio, usual):
     """curves.worth on the first test set, or None where `real_long` has fewer than three sizes."""
     first = next(iter(tests))
-    sizes = [size for size in sorted({cell.n_real for cell in cells}) if _has(group(cells, n_real=size, **usual), "real_long")]
+    sizes = [size for size in sorted({cell.n_real for cell in cells})
+             if _has(group(cells, n_real=size, **usual), "real_long")]
     if len(sizes) < 3 or not _has(group(cells, n_real=n_real, **usual), "mixed", ratio):
         return None
-    by_size = {size: study.correctness(folder, group(cells, n_real=size, **usual), {first: tests[first]})[first] for size in sizes}
+    by_size = {size: study.correctness(folder, group(cells, n_real=size, **usual), {first: tests[first]})[first]
+               for size in sizes}
     return statistics.worth(by_size, n_real, ratio, baseline="real_long", codes=tests[first].codes,
                             clusters=tests[first].subjects)
 
@@ -231,9 +239,9 @@ def variance(table, cells, folder, tests, n_real, ratio, usual):
 def by_intensity(cells, folder, tests, ratio, arms=("real_long", "mixed", "generated", "augmented"), **options):
     """Accuracy of some arms of a group on faint and on strong expressions, where the test faces' intensity is known.
 
-    Returns test set -> dict of `accuracy`, list of dicts as the rows of diagnostics.accuracy_by_intensity, and `slopes`,
-    arm -> diagnostics.intensity_slope, without arms that are always or never right; test sets of unknown intensity are
-    left out.
+    Returns test set -> dict of `accuracy`, list of dicts as the rows of diagnostics.accuracy_by_intensity, and
+    `slopes`, arm -> diagnostics.intensity_slope, without arms that are always or never right; test sets of unknown
+    intensity are left out.
     """
     keys = [(arm, 0.0 if arm in study.WITHOUT_RATIO else float(ratio)) for arm in arms]
     known = {name: test for name, test in tests.items() if "intensity" in test.table}
@@ -244,8 +252,8 @@ def by_intensity(cells, folder, tests, ratio, arms=("real_long", "mixed", "gener
         rows = {key[0]: correct[key] for key in keys if key in correct}
         table = statistics.accuracy_by_intensity(rows, given, clusters=people, **options)
         found[name] = {"accuracy": table.to_dict("records"),
-                       "slopes": {arm: statistics.intensity_slope(row, given, clusters=people) for arm, row in rows.items()
-                                  if 0 < row.mean() < 1}}
+                       "slopes": {arm: statistics.intensity_slope(row, given, clusters=people)
+                                  for arm, row in rows.items() if 0 < row.mean() < 1}}
     return found
 
 
@@ -269,18 +277,20 @@ def sentences(summary, origin="real"):
     points, relative = main["gain_points"], main["gain_relative"]
     effect = "raise" if points["low"] > 0 else "lower" if points["high"] < 0 else "do not clearly change"
     baseline = f"{origin} faces alone" + (" at as many updates" if main["baseline"] == "real_long" else "")
-    told = [f"{ratio:g} generated faces for each of {summary.get('n_real', 'the')} {origin} ones {effect} the accuracy: "
-            f"{main['accuracy']:.3f} against {main['baseline_accuracy']:.3f} with {baseline}, {points['estimate']:+.1f} "
-            f"points ({points['low']:+.1f} to {points['high']:+.1f}), relative {relative['estimate']:+.0%} "
-            f"({relative['low']:+.0%} to {relative['high']:+.0%}); {main['seeds']} seeds, test set {summary['test_set']}."]
+    told = [f"{ratio:g} generated faces for each of {summary.get('n_real', 'the')} {origin} ones {effect} the "
+            f"accuracy: {main['accuracy']:.3f} against {main['baseline_accuracy']:.3f} with {baseline}, "
+            f"{points['estimate']:+.1f} points ({points['low']:+.1f} to {points['high']:+.1f}), "
+            f"relative {relative['estimate']:+.0%} ({relative['low']:+.0%} to {relative['high']:+.0%}); "
+            f"{main['seeds']} seeds, test set {summary['test_set']}."]
     few = main.get("gain_points_anova")
     if main["seeds"] < FEW_SEEDS and few and few["low"] is None:
         told[0] += " How much other seeds would change cannot be told from these."
     elif main["seeds"] < FEW_SEEDS and few:
-        told[0] += (f" With so few seeds analysis of variance is to be trusted, which says {few['low']:+.1f} to {few['high']:+.1f} points"
+        told[0] += (f" With so few seeds analysis of variance is to be trusted, which says {few['low']:+.1f} to "
+                    f"{few['high']:+.1f} points"
                     + (" and so does not exclude 0." if few["low"] <= 0 <= few["high"] else "."))
-    others = [(name, summary["contrasts"][name]["gain_points"]) for name in ("generated", "augmented", "mixed_augmented", "external")
-              if name in summary["contrasts"]]
+    others = [(name, summary["contrasts"][name]["gain_points"])
+              for name in ("generated", "augmented", "mixed_augmented", "external") if name in summary["contrasts"]]
     meaning = {"generated": "generated faces alone", "augmented": "classical augmentation alone",
                "mixed_augmented": "both together", "external": "as many of the faces that the GANs learned from"}
     if others:
@@ -288,6 +298,7 @@ def sentences(summary, origin="real"):
             f"{meaning[name]} {gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f})"
             for name, gain in others) + ".")
     bound = summary["upper_bound"]
-    told.append(f"More than {bound['ratio']:.1f} for each ({bound['low']:.1f} to {bound['high']:.1f}) did not help further."
-                if bound["identified"] else "A point from which on more does not help is not identified within this grid.")
+    told.append(f"More than {bound['ratio']:.1f} for each ({bound['low']:.1f} to {bound['high']:.1f}) did not help "
+                "further." if bound["identified"]
+                else "A point from which on more does not help is not identified within this grid.")
     return told

@@ -13,7 +13,8 @@ def vary(images, *, degrees=10.0, shift=0.08, scale=0.08, light=0.2):
     scale, light : largest relative change of size; of brightness (added) and contrast (factor).
     Draws from torch's random state. Returns float [B, C, H, W] in 0..1; what comes in repeats the border.
     """
-    angle, zoom = (2 * _uniform(images, 1) - 1).squeeze(1) * math.radians(degrees), 1 + (2 * _uniform(images) - 1) * scale
+    angle, zoom = ((2 * _uniform(images, 1) - 1).squeeze(1) * math.radians(degrees),
+                   1 + (2 * _uniform(images) - 1) * scale)
     flip = torch.where(_uniform(images) < 0.5, -1.0, 1.0)
     move = (2 * _uniform(images, 2) - 1) * 2 * shift
     rows = torch.stack([torch.stack([zoom * flip * angle.cos(), -zoom * angle.sin(), move[:, 0]], 1),

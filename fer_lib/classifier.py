@@ -70,7 +70,8 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
     precision : of convolutions and products in training, "float32", or "bfloat16", about 1.7 times as fast on
         processors that have it and float32 on others; weights, their updates and all predictions stay float32.
     Returns Trained.
-    Raises FerError for another precision, when a class has no image, another label than the six occurs, or sizes differ.
+    Raises FerError for another precision, when a class has no image, another label than the six occurs,
+    or sizes differ.
     Source: arXiv 2303.15223 and the authors' public repository Facial-Expression-Recognition.
     """
     engine.check_precision(precision)

@@ -36,8 +36,8 @@ def prepare(folder, *, dataset, data_root, pool_dataset, pool_root, image_size, 
     Raises FerError for bad input, and LeakError when parts share a subject or a picture.
     """
     if n_sequence_subjects and (dataset != BUILT_IN or pool_dataset):
-        raise FerError("Sequences can be rendered for the GANs of built-in faces alone: set n_sequence_subjects to 0 for "
-                       f"{pool_dataset or dataset!r}.")
+        raise FerError("Sequences can be rendered for the GANs of built-in faces alone: set n_sequence_subjects to 0 "
+                       f"for {pool_dataset or dataset!r}.")
     size = {"image_size": image_size, "channels": channels}
     counts = {"n_train_per_class": n_train_per_class, "n_validation_per_class": n_validation_per_class,
               "n_test_per_class": n_test_per_class}

@@ -73,16 +73,18 @@ def recorded(function, device):
     """`function` of tensors; on a GPU it is recorded as a CUDA graph and then replayed, so that small operations follow
     each other without waiting for Python.
 
-    function : positional arguments, all tensors on `device`, and each time of the same shapes; all else it uses must stay
-    where it is in memory. It may update networks and draw random numbers on the device, but not look at values or move
-    data to or from the CPU. Its result (tensors in tuples, lists or dicts) is overwritten by the next call on a GPU.
+    function : positional arguments, all tensors on `device`, and each time of the same shapes; all else it uses must
+    stay where it is in memory. It may update networks and draw random numbers on the device, but not look at values or
+    move data to or from the CPU. Its result (tensors in tuples, lists or dicts) is overwritten by the next call on a
+    GPU.
     Source: Gray, "Getting Started with CUDA Graphs", NVIDIA 2019.
     """
     return _Recorded(function) if device.type == "cuda" else function
 
 
 class _Recorded:
-    """See `recorded`. The first calls are carried out as they are, so that all lasting memory is there when it records."""
+    """See `recorded`. The first calls are carried out as they are,
+    so that all lasting memory is there when it records."""
 
     def __init__(self, function, *, warm_up=3):
         self.function, self.left, self.graph = function, warm_up, None

@@ -1,6 +1,7 @@
 """Many classifiers trained together on one device.
 
-A single small network leaves most of a GPU idle; the operations of many, each with its own weights and images, run as one.
+A single small network leaves most of a GPU idle; the operations of many, each with its own weights and images,
+run as one.
 """
 
 import itertools
@@ -22,13 +23,13 @@ def train(parts, validation, *, seeds, lr=1e-4, batch_size=16, max_epochs=50, pa
           device="auto", weights=None, augmented=False, best_by="loss", precision="float32"):
     """Train one of the paper's CNNs on each training set, all at once.
 
-    Each starts from the weights and sees the images in the order that classifier.train gives it with its seed. Only
-    the draws of dropout and augmentation are others, and depend on which classifiers are trained together; without
-    them the weights are those of classifier.train, up to rounding. One that stops early is carried along, but not looked
-    at any more, until all have stopped.
+    Each starts from the weights and sees the images in the order that classifier.train gives it with its seed. Only the
+    draws of dropout and augmentation are others, and depend on which classifiers are trained together; without them the
+    weights are those of classifier.train, up to rounding. One that stops early is carried along, but not looked at any
+    more, until all have stopped.
 
-    parts : list of Faces, the training sets, of one image size; their lengths may differ where steps_per_epoch is given.
-    validation : Faces. seeds : one int per training set.
+    parts : list of Faces, the training sets, of one image size; their lengths may differ where steps_per_epoch is
+    given. validation : Faces. seeds : one int per training set.
     weights : one array or None per training set, or None for no weights at all.
     Other arguments as in classifier.train. Returns a list of classifier.Trained; each one's `seconds` is its share.
     Raises FerError as classifier.train does.
@@ -60,7 +61,8 @@ def train(parts, validation, *, seeds, lr=1e-4, batch_size=16, max_epochs=50, pa
 
 
 def images_per_second(shape, *, n, updates=9, batch_size=16):
-    """How many images a second n of the paper's CNNs train on together, in this process; see classifier.images_per_second."""
+    """How many images a second n of the paper's CNNs train on together, in this process;
+    see classifier.images_per_second."""
     image_size, channels, device, precision = shape
     device = engine.device(device)
     engine.keep_memory()
@@ -69,8 +71,8 @@ def images_per_second(shape, *, n, updates=9, batch_size=16):
         states = stack_module_state(models)[0]
         optimizer = torch.optim.Adam(list(states.values()), fused=True)
         images = torch.randint(0, 256, (batch_size, channels, image_size, image_size), dtype=torch.uint8, device=device)
-        data = (images, torch.arange(batch_size, device=device) % len(EXPRESSIONS), torch.ones(batch_size, device=device),
-                torch.zeros(n, dtype=torch.long, device=device))
+        data = (images, torch.arange(batch_size, device=device) % len(EXPRESSIONS),
+                torch.ones(batch_size, device=device), torch.zeros(n, dtype=torch.long, device=device))
         batch = torch.arange(batch_size).expand(n, -1), torch.ones(n, batch_size)
         _train_epoch(_mapped(models[0]), states, optimizer, data, [batch] * (updates // 3), None, precision)
         start, counted = time.perf_counter(), updates - updates // 3
@@ -85,7 +87,8 @@ def _initial(part, seed, device):
 
 
 def _joined(parts, weights, device):
-    """All training sets behind one another: images uint8 [n, C, H, W], codes [n], weights [n], and each one's first row."""
+    """All training sets behind one another: images uint8 [n, C, H, W], codes [n], weights [n],
+    and each one's first row."""
     images, codes = zip(*(classifier.on_device(part, device) for part in parts), strict=True)
     factors = [classifier.loss_weights(each, len(part), device) for part, each in zip(parts, weights, strict=True)]
     first = np.cumsum([0, *map(len, parts[:-1])])
@@ -106,8 +109,8 @@ def _epochs(parts, seeds, batch_size, steps):
 
 
 def _fit(models, data, validation, epochs, *, vary, lr, max_epochs, patience, best_by, precision):
-    """Train all until none goes on. Returns (list of history DataFrames, best {"epochs", "states"}, last states, updates
-    of an epoch).
+    """Train all until none goes on. Returns (list of history DataFrames, best {"epochs", "states"}, last states,
+    updates of an epoch).
 
     States are dicts of stacked tensors [K, ...]; the arguments are as in classifier._fit.
     """
@@ -123,7 +126,8 @@ def _fit(models, data, validation, epochs, *, vary, lr, max_epochs, patience, be
         models[0].eval()
         loss, accuracy = _validate(forward, states, *validation)
         if not loss[going].isfinite().all():
-            raise FerError(f"A validation loss became {float(loss[going].max())} in epoch {epoch}: use a lower lr than {lr}.")
+            raise FerError(f"A validation loss became {float(loss[going].max())} in epoch {epoch}: "
+                           f"use a lower lr than {lr}.")
         for k in going.nonzero().flatten().tolist():
             rows[k].append((epoch, float(train_loss[k]), float(loss[k]), float(accuracy[k])))
         first, second = (loss, torch.zeros_like(loss)) if best_by == "loss" else (-accuracy, loss)

@@ -17,7 +17,8 @@ import torch
 import traitlets
 from PIL import Image
 
-from fer_lib import alignment, data, explorer_drawing, explorer_study, generation, labels, paths, plots, referee, weights
+from fer_lib import (alignment, data, explorer_drawing, explorer_study, generation, labels, paths, plots, referee,
+                     weights)
 from fer_lib.errors import FerError
 from fer_lib.explorer_study import finding, main_rows, read_study  # noqa: F401, part of what this module offers
 from fer_lib.faces import Faces
@@ -41,20 +42,23 @@ region on average. Notebook 4 measures with the true regions instead."""
 ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}  # wraps on a narrow screen
 STILL = {"overflow": "visible"}  # a box that scrolls would be one more stop of the Tab key
 GRID = {**STILL, "max_width": "1160px", "grid_gap": "8px"}
-TILES = {**GRID, "grid_template_columns": "repeat(auto-fill, minmax(min(124px, max(22%, 68px)), 1fr))"}  # 8 columns, 4 on a phone
+TILES = {**GRID,  # 8 columns, 4 on a phone
+         "grid_template_columns": "repeat(auto-fill, minmax(min(124px, max(22%, 68px)), 1fr))"}
 LARGE = {**GRID, "grid_template_columns": "repeat(auto-fit, minmax(150px, 1fr))", "align_items": "flex-start"}
 WHAT = {"real": "real photographs", "rendered": "rendered faces, the built-in stand-in for photographs"}
-SHIPPED = {"demo": "built-in", "built_in": "built-in", "built_in_study": "built-in", "fer2013": "fer2013"}  # profile -> folder below weights/
+SHIPPED = {"demo": "built-in", "built_in": "built-in", "built_in_study": "built-in",
+           "fer2013": "fer2013"}  # profile -> folder below weights/
 
 
 # ---- the generators ------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Opened:
-    """Generators that are ready: gans and weights, the networks and their files; pool, Faces that they learned from, or None.
+    """Generators that are ready: gans and weights, the networks and their files; pool, Faces that they learned from,
+    or None.
 
-    origin, n, image_size : of what they learned from. n_sequences : frames of sequences that the second one learned from
-    beside it. referee : referee.Referee of such faces, or None.
+    origin, n, image_size : of what they learned from. n_sequences : frames of sequences that the second one learned
+    from beside it. referee : referee.Referee of such faces, or None.
     """
 
     gans: tuple
@@ -75,8 +79,8 @@ class Opened:
 def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool="faces", device="cpu"):
     """The two generators of a profile, as notebooks 2 and 3 left them, or else those that are shipped for it.
 
-    names, pool : what notebooks 1 to 3 publish. Returns Opened, with notebook 4's referee where there is one, or else the
-    shipped one with shipped generators, of which the pool is not at hand.
+    names, pool : what notebooks 1 to 3 publish. Returns Opened, with notebook 4's referee where there is one, or else
+    the shipped one with shipped generators, of which the pool is not at hand.
     What was read, or that it was absent, is recorded. Raises FerError where none are shipped either.
     """
     try:
@@ -92,7 +96,8 @@ def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool
         facts = weights.read_metadata(files[0])["trained_on"]
     gans = tuple(weights.load_generator(path, device=device) for path in files)
     facts["n_sequences"] = (weights.read_metadata(files[1])["trained_on"] or {}).get("n_sequences", 0)
-    return Opened(gans, tuple(files), faces, **{name: facts[name] for name in ("origin", "n", "image_size", "n_sequences")},
+    return Opened(gans, tuple(files), faces,
+                  **{name: facts[name] for name in ("origin", "n", "image_size", "n_sequences")},
                   referee=_open_referee(workspace, device) if faces else referee.open_shipped(folder, device=device))
 
 
@@ -126,7 +131,8 @@ def person_of(identity_gan, *, seed, truncation, other=None, mix=0.0):
     if truncation < 0:
         raise FerError(f"The truncation {truncation} is below 0: use 1 for the full variety, less for typical faces.")
     device = next(identity_gan.parameters()).device
-    both = torch.cat([generation.latents([0], seed=each, latent_size=identity_gan.latent_size) for each in (seed, other)])
+    both = torch.cat([generation.latents([0], seed=each, latent_size=identity_gan.latent_size)
+                      for each in (seed, other)])
     w = identity_gan.mapping(both.to(device), truncation=truncation)
     return identity_gan.synthesise(w[:1].lerp(w[1:], mix), noise="fixed").clamp(-1, 1)
 
@@ -141,8 +147,8 @@ class Changes:
     def __init__(self, expression_gan, person):
         self.flows = generation.has_intensity(expression_gan)
         self.person = person.expand(len(ALL_EXPRESSIONS), -1, -1, -1)
-        self.parts = (expression_gan.change(self.person, torch.arange(len(self.person), device=person.device)) if self.flows
-                      else (generation.impose_all(expression_gan, person),))
+        self.parts = (expression_gan.change(self.person, torch.arange(len(self.person), device=person.device))
+                      if self.flows else (generation.impose_all(expression_gan, person),))
 
     @torch.inference_mode()
     def all(self, intensity=1.0):
@@ -150,7 +156,8 @@ class Changes:
         if self.flows and intensity >= 0:
             return expression_flow.apply_change(self.person, *self.parts, intensity=intensity).clamp(-1, 1)
         if intensity != 1:
-            raise FerError(f"The intensity {intensity} is not possible: use 0 or more with the flow GAN, and 1 with StarGAN.")
+            raise FerError(f"The intensity {intensity} is not possible: use 0 or more with the flow GAN, and 1 with "
+                           "StarGAN.")
         return self.parts[0]
 
     @torch.inference_mode()
@@ -158,7 +165,8 @@ class Changes:
         """One expression at several intensities: uint8 [n, C, H, W]. StarGAN shows the face itself below 0.5."""
         code, n = ALL_EXPRESSIONS.index(expression), len(intensities)
         if not self.flows:
-            return generation.to_uint8(torch.stack([(self.parts[0] if value >= 0.5 else self.person)[code] for value in intensities]))
+            return generation.to_uint8(torch.stack([(self.parts[0] if value >= 0.5 else self.person)[code]
+                                                    for value in intensities]))
         values = torch.tensor(intensities, dtype=self.person.dtype, device=self.person.device)
         parts = (part[code:code + 1].expand(n, -1, -1, -1) for part in (self.person, *self.parts))
         return generation.to_uint8(expression_flow.apply_change(*parts, intensity=values).clamp(-1, 1))
@@ -238,7 +246,8 @@ def sheet_of(identity_gan, expression_gan, *, expression, seed, truncation, inte
     changes = Changes(expression_gan, person)
     faces = generation.to_uint8(torch.cat([person, changes.all(intensity)]))
     return sheet_figure(faces, changes.rising(expression), expression=expression,
-                        title=f"{who(seed, other, mix)}, truncation {truncation:.2f}; expressions of intensity {intensity:.2f}")
+                        title=f"{who(seed, other, mix)}, truncation {truncation:.2f}; "
+                              f"expressions of intensity {intensity:.2f}")
 
 
 def sheet_figure(faces, steps, *, expression, title):
@@ -309,7 +318,8 @@ class Explorer:
     seed, expression, truncation, intensity : where the widgets start. Raises FerError for an unknown expression.
     referee : who judges the large picture, or None. Its probabilities(images uint8 [n, C, H, W]) returns float [n, k]
     for the first k = 6 or 7 of ALL_EXPRESSIONS; keeps(images, expression) bool [n], whether the filter would keep each
-    as a training image. weights : the generators' two files, so that saved settings come with a complete program, or None.
+    as a training image. weights : the generators' two files, so that saved settings come with a complete program, or
+    None.
 
     seed, another, other, mix, expression, truncation, intensity, save, photo : the controls; StarGAN has no
     intensity. A photo stays in this process's memory and is not stored.
@@ -319,7 +329,8 @@ class Explorer:
     """
 
     def __init__(self, identity_gan, expression_gan, *, origin, study=None, profile="demo", seed=0,
-                 expression="happiness", truncation=1.0, intensity=1.0, pool=None, folder=None, referee=None, weights=None):
+                 expression="happiness", truncation=1.0, intensity=1.0, pool=None, folder=None, referee=None,
+                 weights=None):
         labels.code(expression)  # names an unknown one
         self.generators = identity_gan, expression_gan
         self.origin, self.study, self.profile, self.pool = origin, study, profile, pool
@@ -347,19 +358,20 @@ class Explorer:
 
     def show(self):
         """The explorer as one widget, to be displayed by a notebook's cell."""
-        note = widgets.HTML(f"{explorer_drawing.CSS}<p><b>All faces here are generated; no such person exists.</b> The two "
-                            f"networks learned from {WHAT.get(self.origin, self.origin)}.</p>")
+        note = widgets.HTML(f"{explorer_drawing.CSS}<p><b>All faces here are generated; no such person exists.</b> "
+                            f"The two networks learned from {WHAT.get(self.origin, self.origin)}.</p>")
         seeds, sliders = (widgets.Box(part, layout=ROW) for part in (
             [self.seed, self.another, self.other], [self.mix, self.truncation, self.intensity]))
         seen = [(self.face, self.face_caption)]
         seen += [(self.judged, self.kept)] if self.referee is not None else []
-        seen += [(self.change, self.regions)] + ([(self.nearest, self.nearest_caption)] if self.pool is not None else [])
+        seen += [(self.change, self.regions)] + (
+            [(self.nearest, self.nearest_caption)] if self.pool is not None else [])
         large = widgets.GridBox([widgets.VBox(pair, layout=STILL) for pair in seen], layout=LARGE)
         row = _titled(self.tiles, COLUMNS)
         steps = _titled(self.steps, [f"{value:g}" for value in RISING])
         keep = widgets.Box([self.save, self.photo], layout=ROW)
-        faces = widgets.VBox([note, seeds, self.expression, sliders, large, self.row_title, row, self.steps_title, steps, keep,
-                              self.message, self.snippet], layout=STILL)
+        faces = widgets.VBox([note, seeds, self.expression, sliders, large, self.row_title, row, self.steps_title,
+                              steps, keep, self.message, self.snippet], layout=STILL)
         for text in (note, self.message, self.snippet, self.judged, self.row_title, self.steps_title):
             text.add_class("fer-text")
         tab = widgets.Tab([faces, self.study_tab.show()], titles=["Faces", "Ratio study"])
@@ -370,7 +382,8 @@ class Explorer:
         fluid, short = {"width": "100%", "max_width": "22em"}, {"width": "14em"}
         self.seed = widgets.BoundedIntText(seed, min=0, max=MAX_SEED, description="Seed", layout=short,
                                            tooltip="A number that stands for a person, 0 or more")
-        self.another = widgets.Button(description="Another person", icon="user", layout=short, tooltip="Go to the next seed")
+        self.another = widgets.Button(description="Another person", icon="user", layout=short,
+                                      tooltip="Go to the next seed")
         self.expression = widgets.ToggleButtons(
             options=ALL_EXPRESSIONS, value=expression, description="Expression", layout={"width": "100%"},
             style={"button_width": "7.5em"}, tooltip="The expression of the large picture",
@@ -385,11 +398,11 @@ class Explorer:
         self.other = widgets.BoundedIntText(
             (self.seed.value + 1) % (MAX_SEED + 1), min=0, max=MAX_SEED, description="Mix with", layout=short,
             tooltip="Seed of a second person, of whom some is mixed in")
-        self.mix = widgets.FloatSlider(0, min=0, max=1, step=0.05, description="Mix", readout_format=".2f", layout=fluid,
-                                       tooltip="0: the first person; 1: the second")
+        self.mix = widgets.FloatSlider(0, min=0, max=1, step=0.05, description="Mix", readout_format=".2f",
+                                       layout=fluid, tooltip="0: the first person; 1: the second")
         self.save = widgets.Button(description="Save sheet", icon="download", layout=short,
-                                   tooltip=f"Write the pictures as a PNG into {self.folder.name}/ and show the code that "
-                                           "makes them again")
+                                   tooltip=f"Write the pictures as a PNG into {self.folder.name}/ and show the code "
+                                           "that makes them again")
         self.photo = widgets.FileUpload(accept="image/*", multiple=False, description="Own photo", layout=short,
                                         tooltip="A picture of one face; it stays on this machine and is not stored")
 
@@ -459,7 +472,8 @@ class Explorer:
         self.change.value = png(heat, side=BIG)
         self.regions.value = "change inside " + ", ".join(f"{region} {share:.0%}" for region, share in shares.items())
         self.change.tooltip = f"Where {name} changes the face: {self.regions.value}"
-        self.steps_title.value = f"<p>The same person with {name} at rising intensity, from 0 (as drawn) over 1 (full) to 1.5:</p>"
+        self.steps_title.value = (f"<p>The same person with {name} at rising intensity, "
+                                  "from 0 (as drawn) over 1 (full) to 1.5:</p>")
         self.rising = self.changes.rising(name)
         for tile, image, value in zip(self.steps, self.rising, RISING):
             tile.value = png(image, side=SMALL)
@@ -478,7 +492,8 @@ class Explorer:
         drawn, shown = (dict(zip(ALL_EXPRESSIONS, map(float, row), strict=False)) for row in seen)
         self.judged.value = explorer_drawing.percent_list(shown, title="What the judge sees:", strong=name)
         first = max(drawn, key=drawn.get)
-        told = f"In the face {'as it is on your photo' if self.from_photo is not None else 'as drawn'}: {first} {drawn[first]:.0%}."
+        told = (f"In the face {'as it is on your photo' if self.from_photo is not None else 'as drawn'}: "
+                f"{first} {drawn[first]:.0%}.")
         self.kept.value = f"{self._verdict(face, name, shown)} {told}"
 
     def _verdict(self, face, name, shown):
@@ -486,7 +501,8 @@ class Explorer:
         if self.from_photo is not None:
             return "The filter is for generated people: no photo becomes a training image."
         if name not in EXPRESSIONS:
-            return "The classifier learns six expressions; neutral is not part of the six, so this is no training image."
+            return ("The classifier learns six expressions; neutral is not part of the six, so this is no training "
+                    "image.")
         first = max(shown, key=shown.get)
         if self.referee.keeps(face[None], name)[0]:
             return f"<b>kept</b> by the filter: convincing enough as a training image of {name}."
@@ -496,7 +512,8 @@ class Explorer:
     def sheet(self):
         """The row of expressions and the row of rising intensities as one matplotlib Figure."""
         title = self._who() if self.from_photo is not None else (
-            f"{self._who()}, truncation {self.truncation.value:.2f}; expressions of intensity {self.intensity.value:.2f}")
+            f"{self._who()}, truncation {self.truncation.value:.2f}; "
+            f"expressions of intensity {self.intensity.value:.2f}")
         return sheet_figure(self.pictures, self.rising, expression=self.expression.value, title=title)
 
     def settings(self):
@@ -523,8 +540,9 @@ class Explorer:
             self.message.value = f'<p role="status">{html.escape(f"{path} cannot be written: {error.strerror}.")}</p>'
             return
         self.saved = path
-        self.message.value = (f'<p role="status">Saved as {self.saved.name} in {self.folder.parent.name}/{self.folder.name}/. '
-                              "The same from Python:</p>")
+        self.message.value = (
+            f'<p role="status">Saved as {self.saved.name} in {self.folder.parent.name}/{self.folder.name}/. '
+            "The same from Python:</p>")
         code = f"explorer.faces_of(*gans, {', '.join(f'{key}={value!r}' for key, value in values.items())})"
         if self.weights:
             code = snippet(self.weights, name=name, expression=self.expression.value, settings=values)

@@ -1,4 +1,5 @@
-"""What the explorer shows besides faces, as plain HTML and SVG: at once, sharp at any width, in the colours of the theme.
+"""What the explorer shows besides faces, as plain HTML and SVG: at once, sharp at any width, in the colours of the
+theme.
 
 Every function takes data and returns text; numbers stand beside what is drawn, so that nothing is told by colour alone.
 """
@@ -12,15 +13,18 @@ from fer_lib.labels import EXPRESSIONS
 BLUE, ORANGE = "#2f86d1", "#d9660a"  # both have a contrast of 3 or more on white and on near-black
 WIDTH = 420  # of a drawing, in units that are pixels where it is shown at full size
 
-CSS = """<style>
+CSS = ("""<style>
 .fer-tile img, img.fer-tile {image-rendering: pixelated; height: auto;}
-.fer .fer-wrap.fer-wrap, .fer .fer-wrap .widget-html-content {white-space: normal; height: auto; min-height: 0; line-height: 1.35;
+.fer .fer-wrap.fer-wrap, .fer .fer-wrap .widget-html-content {white-space: normal; height: auto; min-height: 0;"""
+       """ line-height: 1.35;
   overflow: visible; overflow-wrap: anywhere;}
 .fer-text .widget-html-content {line-height: 1.4;}
 .fer-text p {margin: 4px 0;}
-.fer-text pre {white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid; border-radius: 3px; padding: 6px; margin: 4px 0;
+.fer-text pre {white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid; border-radius: 3px; padding: 6px;"""
+       """ margin: 4px 0;
   color: inherit; background: none; user-select: all; line-height: 1.35;}
-.fer-text table {width: 100%; max-width: 30em; border-collapse: collapse; color: inherit; font-size: 12px; border: none; table-layout: auto;}
+.fer-text table {width: 100%; max-width: 30em; border-collapse: collapse; color: inherit; font-size: 12px;"""
+       """ border: none; table-layout: auto;}
 .fer-text table tr, .fer-text table tr:nth-child(odd), .fer-text table tr:hover {background: none;}
 .fer-text th, .fer-text td {padding: 3px 4px; text-align: right; color: inherit; white-space: nowrap; max-width: none;}
 .fer-text th {font-weight: normal;}
@@ -31,7 +35,7 @@ CSS = """<style>
 .fer-text li {margin: 2px 0; padding: 1px 6px; border-radius: 3px;}
 .fer button:focus-visible, .fer select:focus-visible, .fer input:focus-visible, .fer .noUi-handle:focus-visible,
 .fer .lm-TabBar-tab:focus-visible {outline: 3px solid #2f86d1; outline-offset: 1px;}
-</style>"""
+</style>""")
 """Rules for the classes that the explorer's widgets carry; the theme's own colours are kept."""
 
 
@@ -44,7 +48,8 @@ def percent_list(values, *, title, strong=None):
     for name, value in values.items():
         share = f"{100 * value:.0f}"
         told = f"{html.escape(name)} {share} %"
-        lines.append(f'<li style="background: linear-gradient(to right, {_tint(BLUE, 0.45)} {share}%, {_tint(BLUE, 0.08)} {share}%)">'
+        lines.append('<li style="background: linear-gradient(to right, '
+                     f'{_tint(BLUE, 0.45)} {share}%, {_tint(BLUE, 0.08)} {share}%)">'
                      f"{f'<b>{told}</b>' if name == strong else told}</li>")
     return f'<p>{html.escape(title)}</p><ul aria-label="{html.escape(title)}">{"".join(lines)}</ul>'
 
@@ -100,7 +105,8 @@ def interval_rows(values, *, label):
     base = height - 26
     ticks = "".join(_text(place(value), base + 12, f"{value:+.0f}" if value else "0", anchor="middle")
                     for value in (-limit, 0, limit))
-    zero = f'<line x1="{place(0):.1f}" x2="{place(0):.1f}" y1="2" y2="{base - 2}" stroke="currentColor" stroke-opacity="0.6"/>'
+    zero = (f'<line x1="{place(0):.1f}" x2="{place(0):.1f}" y1="2" y2="{base - 2}" '
+            'stroke="currentColor" stroke-opacity="0.6"/>')
     return _svg(height, zero + "".join(parts) + ticks, label)
 
 
@@ -120,7 +126,8 @@ def _signed(value):
 
 
 def _bar(low, high, y, middle):
-    line = f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{BLUE}" stroke-width="3"/>' if np.isfinite(low) else ""
+    line = (f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{BLUE}" stroke-width="3"/>'
+            if np.isfinite(low) else "")
     return line + f'<circle cx="{middle:.1f}" cy="{y}" r="5" fill="{BLUE}"/>'
 
 
@@ -152,18 +159,22 @@ def curve(points, *, baseline, chosen, label, origin):
     if chosen[0] != baseline:
         parts.append(_arm(points[points["arm"] == chosen[0]].sort_values("ratio"), x, y, shift=0, strong=True))
     for row in points[(points["arm"] == chosen[0]) & (points["ratio"] == chosen[1])].itertuples():
-        parts.append(f'<circle cx="{x(row.ratio):.1f}" cy="{y(row.accuracy):.1f}" r="9" fill="none" stroke="{ORANGE}" stroke-width="3"/>')
+        parts.append(f'<circle cx="{x(row.ratio):.1f}" cy="{y(row.accuracy):.1f}" r="9" fill="none" '
+                     f'stroke="{ORANGE}" stroke-width="3"/>')
     return _svg(252, "".join(parts), label)
 
 
 def _axes(box, x, y, low, high, most, origin):
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 6)
     ticks = np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step + 0.0  # no -0
-    parts = [f'<line x1="{box["left"]}" x2="{box["right"]}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" '
-             f'stroke-opacity="0.15"/>' + _text(box["left"] - 5, y(tick) + 4, f"{tick:.2f}", anchor="end") for tick in ticks]
-    parts += [_text(x(ratio), box["bottom"] + 16, f"{ratio:g}", anchor="middle") for ratio in (0, 1, 2, 3, 5, 7, 10) if ratio <= most]
+    parts = [f'<line x1="{box["left"]}" x2="{box["right"]}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" '
+             'stroke="currentColor" stroke-opacity="0.15"/>'
+             + _text(box["left"] - 5, y(tick) + 4, f"{tick:.2f}", anchor="end") for tick in ticks]
+    parts += [_text(x(ratio), box["bottom"] + 16, f"{ratio:g}", anchor="middle")
+              for ratio in (0, 1, 2, 3, 5, 7, 10) if ratio <= most]
     middle = (box["left"] + box["right"]) / 2
-    return "".join(parts) + _text(middle, box["bottom"] + 33, f"ratio (generated ÷ {origin}), square-root scale", anchor="middle")
+    return "".join(parts) + _text(middle, box["bottom"] + 33, f"ratio (generated ÷ {origin}), square-root scale",
+                                  anchor="middle")
 
 
 def _band(row, box, y):
@@ -178,14 +189,16 @@ def _band(row, box, y):
 
 def _arm(rows, x, y, *, shift, strong):
     """One arm: points with intervals, and a line through them where there are several."""
-    look = f'stroke="{BLUE}" stroke-width="2.5"' if strong else 'stroke="currentColor" stroke-opacity="0.4" stroke-width="1.2"'
+    look = (f'stroke="{BLUE}" stroke-width="2.5"' if strong
+            else 'stroke="currentColor" stroke-opacity="0.4" stroke-width="1.2"')
     fill = f'fill="{BLUE}"' if strong else 'fill="currentColor" fill-opacity="0.4"'
     places = [(x(row.ratio) + shift, row) for row in rows.itertuples()]
     path = " ".join(f"{place:.1f},{y(row.accuracy):.1f}" for place, row in places)
     parts = [f'<polyline points="{path}" fill="none" {look}/>'] if len(places) > 1 else []
     for place, row in places:
         if np.isfinite(row.low):
-            parts.append(f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{y(row.low):.1f}" y2="{y(row.high):.1f}" {look}/>')
+            parts.append(f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{y(row.low):.1f}" y2="{y(row.high):.1f}" '
+                         f"{look}/>")
         parts.append(f'<circle cx="{place:.1f}" cy="{y(row.accuracy):.1f}" r="{5 if strong else 3.5}" {fill}>'
                      f"<title>{_point(row)}</title></circle>")
     return "".join(parts)
@@ -198,10 +211,11 @@ def _point(row):
 
 def points_table(points, *, name_of):
     """The numbers of `curve`, folded away below it. name_of : function arm -> what it is called."""
-    rows = "".join(f'<tr><th scope="row" style="text-align: left; white-space: normal">{html.escape(name_of(row.arm))}</th>'
-                   f"<td>{row.ratio:g}</td><td>{_fraction(row)}</td></tr>" for row in points.itertuples())
-    return ("<details><summary>The numbers</summary><table><thead><tr><th style=\"text-align: left\">trained on</th><th>ratio</th>"
-            f"<th>accuracy</th></tr></thead><tbody>{rows}</tbody></table></details>")
+    rows = "".join('<tr><th scope="row" style="text-align: left; white-space: normal">'
+                   f"{html.escape(name_of(row.arm))}</th><td>{row.ratio:g}</td><td>{_fraction(row)}</td></tr>"
+                   for row in points.itertuples())
+    return ("<details><summary>The numbers</summary><table><thead><tr><th style=\"text-align: left\">trained on</th>"
+            f"<th>ratio</th><th>accuracy</th></tr></thead><tbody>{rows}</tbody></table></details>")
 
 
 def _fraction(row):
@@ -213,5 +227,5 @@ def _text(x, y, text, *, anchor="start"):
 
 
 def _svg(height, inner, label):
-    return (f'<svg role="img" aria-label="{html.escape(label)}" viewBox="0 0 {WIDTH} {height}" font-size="13" fill="currentColor" '
-            f'style="width: 100%; max-width: 560px; height: auto; display: block">{inner}</svg>')
+    return (f'<svg role="img" aria-label="{html.escape(label)}" viewBox="0 0 {WIDTH} {height}" font-size="13" '
+            f'fill="currentColor" style="width: 100%; max-width: 560px; height: auto; display: block">{inner}</svg>')

@@ -71,7 +71,8 @@ class Kept:
 
 
 def read_study(workspace):
-    """What notebook 6 found: Study, that is (ratio_study.csv as a DataFrame, summary.json as a dict), or None when absent.
+    """What notebook 6 found: Study, that is (ratio_study.csv as a DataFrame, summary.json as a dict), or None when
+    absent.
 
     Its `kept` are the predictions in runs/<profile>, where they are. What was read, or that it was absent, is
     recorded: a new study makes the explorer's notebook run again. Raises FerError when a file is damaged.
@@ -112,7 +113,8 @@ def main_rows(table, summary, *, n_real=None):
 
 
 def _plain(table, usual=None):
-    """Rows with one seed for everything, usual weight, intensity and truncation, and equal updates where there are some.
+    """Rows with one seed for everything, usual weight, intensity and truncation, and equal updates where there are
+    some.
 
     usual : dict of those that are known; of others the value that most rows have.
     """
@@ -121,7 +123,8 @@ def _plain(table, usual=None):
     for name in AXES:
         most = table.loc[~alone, name].mode().tolist()  # a whole study may have been made with another value than 1
         value = (usual or {}).get(name, 1 if 1 in most or not most else most[0])
-        rows &= table[name].isna() | (table[name] == value) | (alone & (table[name] == 1))  # earlier ones lack some columns
+        rows &= (table[name].isna()  # earlier ones lack some columns
+                 | (table[name] == value) | (alone & (table[name] == 1)))
     if (table["stopping"] == "updates").any():
         rows &= (table["stopping"] == "updates") | (table["arm"] == "real")
     return table[rows]
@@ -159,13 +162,16 @@ class Choice:
 
 
 def choose(table, *, test_set, arm, n_real, ratio):
-    """Choice of one test set, arm, number of real images and ratio. Raises FerError where no classifier is of that kind."""
+    """Choice of one test set, arm, number of real images and ratio.
+
+    Raises FerError where no classifier is of that kind.
+    """
     near = main_rows(table, {}, n_real=n_real)
     near = near[near["test_set"] == test_set].sort_values("train_seed", kind="stable")
     alone = near[(near["arm"] == arm) & (near["ratio"] == ratio)]
     if alone.empty:
-        raise FerError(f"The study has no classifier of the arm {arm} at ratio {ratio:g} with {n_real:g} real images on "
-                       f"the test set {test_set}: add it to the plan of notebook 6.")
+        raise FerError(f"The study has no classifier of the arm {arm} at ratio {ratio:g} with {n_real:g} real images "
+                       f"on the test set {test_set}: add it to the plan of notebook 6.")
     baseline = next((name for name in (statistics.REFERENCE, "real") if (near["arm"] == name).any()), None)
     rows, base = alone, None
     if baseline is not None and arm != baseline:
@@ -177,13 +183,15 @@ def choose(table, *, test_set, arm, n_real, ratio):
 
 
 def gain(choice, column="accuracy"):
-    """A score of the choice minus the baseline's, seed by seed: {estimate, low, high} in points, a t interval over seeds.
+    """A score of the choice minus the baseline's, seed by seed: {estimate, low, high} in points, a t interval over
+    seeds.
 
     None where there is no baseline to compare with; NaN where the table lacks the score.
     """
     if choice.base is None:
         return None
-    return statistics.seed_interval(POINTS * (choice.rows[column].to_numpy(float) - choice.base[column].to_numpy(float)))
+    return statistics.seed_interval(
+        POINTS * (choice.rows[column].to_numpy(float) - choice.base[column].to_numpy(float)))
 
 
 def recall_gains(choice):
@@ -209,8 +217,8 @@ def sentence(choice, *, origin):
     ratio = f" at ratio {row['ratio']:g}" if row["ratio"] else ""
     own = statistics.seed_interval(choice.alone["accuracy"])
     n = len(choice.alone)
-    told = (f"Test set {row['test_set']}, {row['n_real']:g} {origin} images: {plots.arm_title(row['arm'], origin)}{ratio} is "
-            f"right on {_percent(own)} of the faces ({_seeds(n)})")
+    told = (f"Test set {row['test_set']}, {row['n_real']:g} {origin} images: "
+            f"{plots.arm_title(row['arm'], origin)}{ratio} is right on {_percent(own)} of the faces ({_seeds(n)})")
     if row["arm"] == choice.baseline:
         return f"{told}. This is the baseline that the other arms are compared with."
     if choice.base is None:
@@ -278,9 +286,10 @@ class StudyTab:
         self.controls = {name: widgets.Dropdown(description=text, tooltip=tip, layout=layout)
                          for name, (text, tip) in told.items()}
         self.test_set, self.arm, self.n_real, self.ratio = self.controls.values()
-        self.view = widgets.ToggleButtons(options=["matrix", "change"], description="Confusions", style={"button_width": "7.5em"},
-                                          tooltip="What the table shows",
-                                          tooltips=["The confusion matrix of the choice", "Its change against the baseline"])
+        self.view = widgets.ToggleButtons(
+            options=["matrix", "change"], description="Confusions", style={"button_width": "7.5em"},
+            tooltip="What the table shows",
+            tooltips=["The confusion matrix of the choice", "Its change against the baseline"])
         self.sentence, self.curve, self.confusion, self.gains, self.finding = (widgets.HTML() for _ in range(5))
         for text in (self.sentence, self.curve, self.confusion, self.gains, self.finding):
             text.add_class("fer-text")
@@ -304,7 +313,9 @@ class StudyTab:
             self.draw()
 
     def _fill(self, wanted):
-        """Offer what exists together; keep what is chosen where it still exists, and else take what is closest to it."""
+        """Offer what exists together; keep what is chosen where it still exists, and else take what is closest to
+        it.
+        """
         self.filling, chosen = True, {}
         for name, control in self.controls.items():
             values = options(self.table, **chosen)[name]
@@ -330,9 +341,11 @@ class StudyTab:
         self._draw_curve(choice, told)
         self._draw_confusion(choice)
         self._draw_gains(choice)
-        declared = "" if "points" not in told else (f" Intervals above are over seeds alone ({OVER_SEEDS}), those of the "
-                                                    "declared comparison over seeds and the test set, too.")
-        self.finding.value = f"<p>The declared comparison. {html.escape(finding(self.summary, self.test_set.value))}{declared}</p>"
+        declared = "" if "points" not in told else (
+            f" Intervals above are over seeds alone ({OVER_SEEDS}), those of the declared comparison over seeds and "
+            "the test set, too.")
+        self.finding.value = (f"<p>The declared comparison. {html.escape(finding(self.summary, self.test_set.value))}"
+                              f"{declared}</p>")
 
     def _draw_curve(self, choice, told):
         label = f"Curve of accuracy against ratio. {told}"
@@ -340,12 +353,14 @@ class StudyTab:
         base = f"dashed with band: {plots.arm_title(choice.baseline, self.origin)}; " if choice.baseline else ""
         legend = f"Accuracy, with its {OVER_SEEDS}. Circled: the choice; {base}grey: the other arms."
         self.curve.value = (f"<p>{legend}</p>" + explorer_drawing.curve(
-            choice.points, baseline=choice.baseline, chosen=(self.arm.value, self.ratio.value), label=label, origin=self.origin)
+            choice.points, baseline=choice.baseline, chosen=(self.arm.value, self.ratio.value), label=label,
+            origin=self.origin)
             + explorer_drawing.points_table(choice.points, name_of=lambda arm: plots.arm_title(arm, self.origin)))
 
     def _draw_confusion(self, choice):
         kept = getattr(self.study, "kept", None)
-        seen = [kept.confusions(rows) if kept is not None and rows is not None else None for rows in (choice.rows, choice.base)]
+        seen = [kept.confusions(rows) if kept is not None and rows is not None else None
+                for rows in (choice.rows, choice.base)]
         self.view.layout.display = "none" if seen[0] is None else None
         if seen[0] is None:
             self.confusion.value = self._recalls(choice)
@@ -353,20 +368,22 @@ class StudyTab:
             self.confusion.value = explorer_drawing.matrix_table(
                 seen[0].mean(0), caption=f"Predicted expression in % of the true one, mean over {_seeds(len(seen[0]))}")
         elif seen[1] is None:
-            self.confusion.value = "<p>The baseline is not compared with itself: choose another arm to see what changes.</p>"
+            self.confusion.value = ("<p>The baseline is not compared with itself: choose another arm to see what "
+                                    "changes.</p>")
         else:
             change, clear = clear_change(seen[1], seen[0])
             self.confusion.value = explorer_drawing.matrix_table(
-                change, caption="Change against the baseline in points of the true expression; framed: the interval over seeds, "
-                "one at a time, excludes 0", signed=True, framed=clear)
+                change, caption="Change against the baseline in points of the true expression; framed: the interval "
+                "over seeds, one at a time, excludes 0", signed=True, framed=clear)
 
     def _recalls(self, choice):
         """What the table holds where no confusion matrix can be made."""
         values = {name: float(choice.alone[f"recall_{name}"].mean()) for name in EXPRESSIONS}
-        why = ("The predictions of these classifiers are not kept on this machine (notebooks/06_ratio_study.ipynb makes them), "
-               "so recalls stand for the confusion matrix.")
+        why = ("The predictions of these classifiers are not kept on this machine (notebooks/06_ratio_study.ipynb "
+               "makes them), so recalls stand for the confusion matrix.")
         known = {name: value for name, value in values.items() if np.isfinite(value)}
-        return f"<p>{why}</p>" + (explorer_drawing.percent_list(known, title="Recall, mean over seeds:") if known else "")
+        return f"<p>{why}</p>" + (
+            explorer_drawing.percent_list(known, title="Recall, mean over seeds:") if known else "")
 
     def _draw_gains(self, choice):
         gains = recall_gains(choice)

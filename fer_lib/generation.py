@@ -26,7 +26,8 @@ def latents(indices, *, seed, latent_size):
 
     seed : int, or a list of ints.
     """
-    draws = [np.random.default_rng([*np.atleast_1d(seed).tolist(), index]).standard_normal(latent_size) for index in indices]
+    draws = [np.random.default_rng([*np.atleast_1d(seed).tolist(), index]).standard_normal(latent_size)
+             for index in indices]
     return torch.from_numpy(np.array(draws, np.float32).reshape(-1, latent_size))
 
 
@@ -86,7 +87,8 @@ def has_intensity(generator):
 
 def _checked(generator, intensity):
     if intensity < 0 or (intensity != 1 and not has_intensity(generator)):
-        raise FerError(f"The intensity {intensity} is not possible: use 0 or more with the flow GAN, and 1 with StarGAN.")
+        raise FerError(f"The intensity {intensity} is not possible: use 0 or more with the flow GAN, and 1 with "
+                       "StarGAN.")
     return intensity
 
 
@@ -107,7 +109,8 @@ def generate(identity_gan, expression_gan, *, n_identities, seed, truncation=1.0
                           for name in expressions], 1)
     subjects = [f"g{seed}-{index:05d}" for index in range(n_identities)]
     rows = [{"id": f"{subject}-{name}", "expression": name, "subject": subject, "domain": "",
-             "generator_seed": seed, "truncation": truncation, "intensity": intensity} for subject in subjects for name in expressions]
+             "generator_seed": seed, "truncation": truncation, "intensity": intensity}
+            for subject in subjects for name in expressions]
     return Faces(to_uint8(images.flatten(0, 1)), pd.DataFrame(rows), "generated")
 
 

@@ -102,10 +102,10 @@ def find_weights(choice, *, role, dataset, faces, method=None):
     """The file that a choice of weights means, or None when the generator is to be trained.
 
     choice : "shipped", "train", or the path of a file of one of KINDS; a relative one starts at the repository.
-    role : "identity", "expression", or a name in referee.KINDS. dataset : name as in data.prepare. faces : Faces [n] of the pool.
-    method : "flow" or "stargan" where one of them is wanted, or None.
-    "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size and of this method, and
-    otherwise training, which a log line says.
+    role : "identity", "expression", or a name in referee.KINDS. dataset : name as in data.prepare. faces : Faces [n] of
+    the pool. method : "flow" or "stargan" where one of them is wanted, or None.
+    "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size and of this method,
+    and otherwise training, which a log line says.
     Raises FerError when the file does not exist.
     """
     if choice == "train":
@@ -119,8 +119,8 @@ def find_weights(choice, *, role, dataset, faces, method=None):
         return None
     if fits:
         return path
-    log.info("no weights of %s are shipped for %s faces of %d pixels and %d channels: they are trained now", role, dataset,
-             faces.image_size, faces.channels)
+    log.info("no weights of %s are shipped for %s faces of %d pixels and %d channels: they are trained now", role,
+             dataset, faces.image_size, faces.channels)
     return None
 
 
@@ -133,8 +133,9 @@ def adopt(path, folder, *, role, parts, mirrored=False):
     """Put a generator that exists into `folder`, where training would have put it: generator.safetensors.
 
     path : see `find_weights`; the history of its training, <name>.csv or history.csv beside it, and what a run of this
-    compendium wrote of it, artifact.json, come along as history.csv and training.json. role : "identity" or "expression".
-    parts : dict part -> Faces of the profile, `pool` among them. mirrored : see expression_flow.Generator; True sets it.
+    compendium wrote of it, artifact.json, come along as history.csv and training.json. role : "identity" or
+    "expression". parts : dict part -> Faces of the profile, `pool` among them. mirrored : see
+    expression_flow.Generator; True sets it.
     Raises FerError when the file is none of KINDS, or draws faces of another size or kind than the pool's, and
     LeakError when it was trained on a person or a picture outside the pool.
     """
@@ -152,8 +153,8 @@ def adopt(path, folder, *, role, parts, mirrored=False):
         weights.set_options(target, mirrored=True)
     beside = [(path.with_suffix(".csv"), "history.csv")]
     if path.name == target.name:  # from a run
-        beside += [(path.parent / name, copy) for name, copy in (("history.csv", "history.csv"), ("artifact.json", TRAINING),
-                                                                 (TRAINING, TRAINING))]
+        beside += [(path.parent / name, copy) for name, copy in (
+            ("history.csv", "history.csv"), ("artifact.json", TRAINING), (TRAINING, TRAINING))]
     for file, name in beside:
         if file.is_file():
             shutil.copyfile(file, Path(folder) / name)
@@ -163,7 +164,8 @@ def adopt(path, folder, *, role, parts, mirrored=False):
 def _check_role(found, role, pool, path):
     kinds = weights.IDENTITY_KINDS if role == "identity" else weights.EXPRESSION_KINDS
     if found["kind"] not in kinds:
-        raise FerError(f"{path} holds a {found['kind']} generator, which is no {role} GAN: give one of {', '.join(kinds)}.")
+        raise FerError(f"{path} holds a {found['kind']} generator, which is no {role} GAN: "
+                       f"give one of {', '.join(kinds)}.")
     options, trained_on = found["options"], found["trained_on"] or {}
     size = options.get("image_size", trained_on.get("image_size", pool.image_size))
     if (size, options.get("channels", 1)) != (pool.image_size, pool.channels):
@@ -181,7 +183,8 @@ def _told(trained_on, pool):
     if trained_on is None:
         return "it does not say what it was trained on, so nothing can be said about leaks"
     same = trained_on["fingerprint"] == pool.fingerprint
-    whose = ("the former this very pool" if trained_on.get("n_sequences") else "this very pool") if same else "another pool"
+    whose = (("the former this very pool" if trained_on.get("n_sequences") else "this very pool") if same
+             else "another pool")
     return f"trained on {weights.describe(trained_on)}, {whose}; none of them is trained on or tested here"
 
 

@@ -1,4 +1,5 @@
-"""Intervals over training seeds and test subjects, by resampling and by analysis of variance; gains of one arm over another."""
+"""Intervals over training seeds and test subjects, by resampling and by analysis of variance;
+gains of one arm over another."""
 
 from functools import lru_cache
 
@@ -78,7 +79,8 @@ def interval(estimate, resampled, level=0.95):
 
 
 def bootstrap_p(difference):
-    """Two-sided p of no difference: how rarely a resample, of those that are numbers, lies on the other side of zero."""
+    """Two-sided p of no difference: how rarely a resample, of those that are numbers,
+    lies on the other side of zero."""
     difference = difference[np.isfinite(difference)]
     other_side = min((difference <= 0).sum(), (difference >= 0).sum())
     return float(min(1.0, 2 * (1 + other_side) / (1 + len(difference))))
@@ -106,22 +108,25 @@ def seed_interval(values, *, level=0.95):
 def anova_interval(scores, groups, *, counted=None, level=0.95):
     """Mean over training seeds and groups of test images, with a t interval that tells other seeds and other images.
 
-    Seeds and groups are crossed and both random, as readers and cases are in studies of diagnostic tests. With few seeds the t
-    distribution has few degrees of freedom where seeds differ, and many where test images are what differs. Unlike
-    percentiles of resamples, it holds its promise with three seeds, too (benchmarks/coverage.py).
+    Seeds and groups are crossed and both random, as readers and cases are in studies of diagnostic tests. With few
+    seeds the t distribution has few degrees of freedom where seeds differ, and many where test images are what differs.
+    Unlike percentiles of resamples, it holds its promise with three seeds, too (benchmarks/coverage.py).
 
     scores : float [seeds, images], for example the differences of two arms. groups : int [images], from 0, such as
-    `cluster_codes` returns. counted : bool [images], the images that enter the mean, or None for all. level : coverage in (0, 1).
-    Returns a dict: estimate, low, high in the units of scores, and p, two-sided, of a mean of 0; the last three are None for
-    a single seed or group, and p where nothing varies. Raises FerError when no image is counted, or a score is no number.
-    Source: Hillis (2007), Statistics in Medicine 26, 596. As there the variance of groups is not taken to be negative, and here
-    that of seeds neither: where they differ by less than what is left does, that takes the place, with the freedom of both.
-    Sums over groups of unequal sizes are linearised, Cochran (1977), section 6.
+    `cluster_codes` returns. counted : bool [images], the images that enter the mean, or None for all. level : coverage
+    in (0, 1).
+    Returns a dict: estimate, low, high in the units of scores, and p, two-sided, of a mean of 0; the last three are
+    None for a single seed or group, and p where nothing varies. Raises FerError when no image is counted, or a score is
+    no number.
+    Source: Hillis (2007), Statistics in Medicine 26, 596. As there the variance of groups is not taken to be negative,
+    and here that of seeds neither: where they differ by less than what is left does, that takes the place, with the
+    freedom of both. Sums over groups of unequal sizes are linearised, Cochran (1977), section 6.
     """
     scores = np.asarray(scores, float)
     counted = np.ones(len(groups), bool) if counted is None else np.asarray(counted, bool)
     if not counted.any() or not np.isfinite(scores[:, counted]).all():
-        raise FerError("An interval needs at least one test image that is counted, and a number for each: choose other images.")
+        raise FerError("An interval needs at least one test image that is counted, and a number for each: "
+                       "choose other images.")
     scores, used = scores[:, counted], np.unique(groups[counted], return_inverse=True)[1]
     n_seeds, n_groups, mean = len(scores), used.max() + 1, scores.mean()
     if min(n_seeds, n_groups) < 2:
@@ -146,12 +151,11 @@ def anova_interval(scores, groups, *, counted=None, level=0.95):
 def paired_gain(correct_a, correct_b, *, clusters=None, resamples=10_000, level=0.95, seed=0, counted=None):
     """Accuracy of arm b minus arm a, over training seeds and test images together.
 
-    Crossed bootstrap: every resample draws training seeds with replacement and, independently, test
-    subjects (all images of one together), the same ones for all seeds. Drawing images anew within each
-    seed would treat the shared test set as several, and cover the truth 87 instead of 95 times in 100.
-    Where gains differ between seeds more than test images make them (a standard deviation of 5 points, 600 images), the
-    truth is covered 90 times in 100 with three seeds, 91 with five, 97 with eight (benchmarks/coverage.py); where seeds are few,
-    `anova` is the one to trust.
+    Crossed bootstrap: every resample draws training seeds with replacement and, independently, test subjects (all
+    images of one together), the same ones for all seeds. Drawing images anew within each seed would treat the shared
+    test set as several, and cover the truth 87 instead of 95 times in 100. Where gains differ between seeds more than
+    test images make them (a standard deviation of 5 points, 600 images), the truth is covered 90 times in 100 with
+    three seeds, 91 with five, 97 with eight (benchmarks/coverage.py); where seeds are few, `anova` is the one to trust.
 
     correct_a, correct_b : bool [seeds, images], True where the prediction is right; row s of both
         comes from the same seed, and both share the test images. Any other score per image does as well.

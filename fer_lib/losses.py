@@ -70,7 +70,8 @@ def detail_difference(image, other):
 def latent_divergence(mean, log_spread):
     """Kullback-Leibler divergence of normal distributions from the standard normal one, in nats, mean over the batch.
 
-    mean, log_spread : float [B, latent_size], of independent normal distributions. Source: Kingma and Welling 2014, appendix B.
+    mean, log_spread : float [B, latent_size], of independent normal distributions.
+    Source: Kingma and Welling 2014, appendix B.
     """
     return (0.5 * (mean.square() + (2 * log_spread).exp() - 1) - log_spread).sum(1).mean()
 
@@ -84,7 +85,8 @@ def stargan_discriminator(discriminator, real, label, fake, mix, *, weight_class
     score, by_label = discriminator(torch.cat([real, fake]))
     real_score, fake_score = score.chunk(2)
     real_class = by_label[:len(real)]
-    terms = {"critic": fake_score.float().mean() - real_score.float().mean(), "class": F.cross_entropy(real_class, label),
+    terms = {"critic": fake_score.float().mean() - real_score.float().mean(),
+             "class": F.cross_entropy(real_class, label),
              "gradient": wasserstein_gradient_penalty(lambda x: discriminator(x)[0], real, fake, mix)}
     loss = terms["critic"] + weight_class * terms["class"] + weight_gradient * terms["gradient"]
     return loss, {name: term.detach() for name, term in terms.items()}

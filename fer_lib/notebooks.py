@@ -177,7 +177,8 @@ def execute(notebook, target, *, parameters, environment, progress=None, timeout
 
 
 def _last_words(said):
-    """The last line that is not blank of a process that died, from the file with what it wrote, as an addition to a cause."""
+    """The last line that is not blank of a process that died, from the file with what it wrote,
+    as an addition to a cause."""
     said.seek(0)
     lines = [line for line in said.read().decode("utf-8", "replace").splitlines() if line.strip()]
     return f"; the last it wrote is: {lines[-1].strip()}" if lines else ""

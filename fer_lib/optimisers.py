@@ -18,13 +18,15 @@ def adam(network, *, lr, betas, interval=None):
 
 
 def muon(network, *, lr, betas):
-    """Muon over the weights of a network's convolutions, Adam, with `betas`, over its other parameters; one rate for both.
+    """Muon over the weights of a network's convolutions, Adam, with `betas`, over its other parameters;
+    one rate for both.
 
     A weight of fewer than SMALLEST output channels, or inputs to each, is left to Adam.
     """
     parameters = list(network.parameters())
     wide = [weight.ndim == 4 and min(len(weight), weight[0].numel()) >= SMALLEST for weight in parameters]
-    return Together(Muon([weight for weight, chosen in zip(parameters, wide) if chosen], lr=_rate(lr, parameters[0].device)),
+    return Together(Muon([weight for weight, chosen in zip(parameters, wide) if chosen],
+                         lr=_rate(lr, parameters[0].device)),
                     _adam([weight for weight, chosen in zip(parameters, wide) if not chosen], lr, betas))
 
 
@@ -38,8 +40,8 @@ class Muon(torch.optim.Optimizer):
     parameters : weights of convolutions, [out, in, height, width], each taken as a matrix [out, in * height * width].
     lr : the size of a step is 0.2 of it for each entry in the mean square, as that of Adam is.
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
-    (kellerjordan.github.io/posts/muon); size of a step: Liu et al. 2025 (arXiv 2502.16982), section 2.2. torch.optim.Muon
-    takes matrices alone, and iterates in bfloat16, which not every processor has.
+    (kellerjordan.github.io/posts/muon); size of a step: Liu et al. 2025 (arXiv 2502.16982), section 2.2.
+    torch.optim.Muon takes matrices alone, and iterates in bfloat16, which not every processor has.
     """
 
     def __init__(self, parameters, *, lr, momentum=0.95):
@@ -134,7 +136,8 @@ def follow(average, network, *, keep):
 
 def _adam(parameters, lr, betas):
     device = parameters[0].device
-    capturable = {"capturable": True} if device.type == "cuda" else {}  # everything that changes stays there, see engine.recorded
+    capturable = ({"capturable": True}  # everything that changes stays there, see engine.recorded
+                  if device.type == "cuda" else {})
     return torch.optim.Adam(parameters, lr=_rate(lr, device), betas=betas, eps=1e-8, fused=True, **capturable)
 
 

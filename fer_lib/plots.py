@@ -151,11 +151,13 @@ def _mark_chance(axis):
     """A dotted line at the accuracy of guessing."""
     chance = 1 / len(EXPRESSIONS)
     axis.axhline(chance, color="0.5", linewidth=0.8, linestyle=":", zorder=0)
-    axis.annotate("chance", (0.01, chance), xycoords=("axes fraction", "data"), ha="left", va="top", fontsize=7, color="0.4")
+    axis.annotate("chance", (0.01, chance), xycoords=("axes fraction", "data"), ha="left", va="top", fontsize=7,
+                  color="0.4")
 
 
 def gan_losses(history, *, x="kimg", title="", guessing=None):
-    """Each loss of a GAN against training progress, one panel per loss; on a logarithmic axis where one value dwarfs the others.
+    """Each loss of a GAN against training progress, one panel per loss; on a logarithmic axis where one value dwarfs
+    the others.
 
     history : DataFrame with the column `x` (thousands of images, or steps) and one column per loss.
     guessing : dict loss -> its value when the network only guesses, a dotted line.
@@ -171,8 +173,8 @@ def gan_losses(history, *, x="kimg", title="", guessing=None):
                 axis.set_yscale("log")
             if name in (guessing or {}):
                 axis.axhline(guessing[name], color="0.5", linewidth=0.8, linestyle=":", zorder=0)
-                axis.annotate("guessing", (0.99, guessing[name]), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                              fontsize=7, color="0.4")
+                axis.annotate("guessing", (0.99, guessing[name]), xycoords=("axes fraction", "data"), ha="right",
+                              va="bottom", fontsize=7, color="0.4")
         for axis in axes.flat[len(names):]:
             axis.set_visible(False)
         for axis in axes.flat[max(0, len(names) - columns):len(names)]:
@@ -451,8 +453,8 @@ def _unique_handles(axis):
 def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interval over seeds and test subjects"):
     """Gains of all arms over one baseline, with the contrast declared beforehand on top.
 
-    contrasts : list of dicts as summary's main_contrast and the values of its contrasts; the first is the main one. Where
-    seeds are fewer than FEW_SEEDS, thin lines are their intervals by analysis of variance.
+    contrasts : list of dicts as summary's main_contrast and the values of its contrasts; the first is the main one.
+    Where seeds are fewer than FEW_SEEDS, thin lines are their intervals by analysis of variance.
     origin : "real" or "rendered".
     """
     few = any(entry["seeds"] < FEW_SEEDS and "gain_points_anova" in entry for entry in contrasts)
@@ -464,7 +466,8 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
             _forest_row(axis, entry, height, main=height == 0)
             if few:
                 other = entry["gain_points_anova"]
-                axis.plot([other["low"], other["high"]], [height, height], color=_style(entry["arm"])[0], linewidth=0.6, zorder=1)
+                axis.plot([other["low"], other["high"]], [height, height], color=_style(entry["arm"])[0],
+                          linewidth=0.6, zorder=1)
         axis.axvline(0, color="0.3", linewidth=0.8)
         axis.axhline(-0.7, color="0.7", linewidth=0.6, linestyle=":")
         axis.set_yticks(heights, [_with_ratio(entry, origin) for entry in entries])
@@ -506,7 +509,8 @@ def worth_curve(worth, *, origin="real"):
         axis.errorbar(sizes, values[0], yerr=np.maximum([values[0] - values[1], values[2] - values[0]], 0), color=grey,
                       marker=dot, linestyle="", elinewidth=0.9, label=arm_title(worth["baseline"], origin))
         axis.errorbar(worth["n_real"], accuracy["estimate"], yerr=_reach_of(accuracy), color=blue, marker=square,
-                      linestyle="", markersize=6, label=f"{worth['n_real']} {origin} + {n_generated:g} generated", zorder=4)
+                      linestyle="", markersize=6, label=f"{worth['n_real']} {origin} + {n_generated:g} generated",
+                      zorder=4)
         axis.axvspan(equivalent["low"], equivalent["high"], color=blue, alpha=0.13, linewidth=0, zorder=0)
         axis.plot([worth["n_real"], equivalent["estimate"], equivalent["estimate"]],
                   [accuracy["estimate"], accuracy["estimate"], 0], color=blue, linewidth=0.9, linestyle="--", zorder=2)
@@ -528,7 +532,8 @@ def _worth_sentence(worth, origin):
         return f"one generated face: at least {low:.2f} {origin} ones\n(the rest lies beyond the sizes measured)"
     if high is not None:
         return f"one generated face: at most {high:.2f} {origin} ones\n(the rest lies beyond the sizes measured)"
-    return f"what a generated face is worth beside {worth['n_real']} {origin} ones\ncannot be told from the sizes measured"
+    return (f"what a generated face is worth beside {worth['n_real']} {origin} ones\n"
+            "cannot be told from the sizes measured")
 
 
 SOURCES = {"split": "{origin} faces\ndrawn", "generator": "generated\nfaces", "train": "initialisation\nand order",
@@ -550,7 +555,8 @@ def variance_bars(splits, *, origin="real"):
                 _variance_bar(axis, split["components"][name], middle, label if name == "all" else None, look)
         axis.set_xticks(range(len(SOURCES)), [name.format(origin=origin) for name in SOURCES.values()], fontsize=6.5)
         axis.axvline(len(SOURCES) - 1.5, color="0.8", linewidth=0.7)
-        axis.set(ylabel="standard deviation\n(percentage points; 95 %)", title=", ".join(splits) if len(splits) == 1 else "", xlim=(-0.6, len(SOURCES) - 0.4))
+        axis.set(ylabel="standard deviation\n(percentage points; 95 %)",
+                 title=", ".join(splits) if len(splits) == 1 else "", xlim=(-0.6, len(SOURCES) - 0.4))
         axis.set_ylim(bottom=0)
         if len(splits) > 1:
             figure.legend(*_unique_handles(axis), loc="outside upper center", ncols=len(splits))
@@ -579,10 +585,12 @@ def confusion_change(found, *, labels=EXPRESSIONS, title=""):
                     annot_kws={"size": 7}, linewidths=0.5, yticklabels=labels,
                     cbar_kws={"label": "change (points of the true class)", "shrink": 0.8})
         for row, column in np.argwhere(clear):
-            axis.add_patch(mpl.patches.Rectangle((column + 0.07, row + 0.07), 0.86, 0.86, fill=False, edgecolor="0.1", linewidth=0.9))
+            axis.add_patch(mpl.patches.Rectangle((column + 0.07, row + 0.07), 0.86, 0.86, fill=False, edgecolor="0.1",
+                                                 linewidth=0.9))
         for text, bold in zip(axis.texts, clear[np.isfinite(change)], strict=True):
             text.set_weight("bold" if bold else "normal")
-        axis.set(xlabel="predicted", ylabel="true", title=title + ("\n" if title else "") + "framed: 95 % interval excludes 0")
+        axis.set(xlabel="predicted", ylabel="true",
+                 title=title + ("\n" if title else "") + "framed: 95 % interval excludes 0")
         axis.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
         axis.tick_params(axis="x", length=0)
         axis.tick_params(axis="y", rotation=0, length=0)
@@ -655,10 +663,12 @@ def axis_gains(rows, *, n_real, usual=None, origin="real"):
         others = {other: value for other, value in fixed.items() if other != name}
         part = table[(table[list(others)] == list(others.values())).all(axis=1)]
         if name != "n_real":
-            size = max(dict.fromkeys([n_real, *part["n_real"]]), key=lambda n: part[part["n_real"] == n][name].nunique())
+            size = max(dict.fromkeys([n_real, *part["n_real"]]),
+                       key=lambda n: part[part["n_real"] == n][name].nunique())
             part = part[part["n_real"] == size]
         if part[name].nunique() > 1:
-            varied[name] = part, AXIS_LABELS[name].format(origin=origin) + ("" if name == "n_real" else f", {size} {origin}")
+            varied[name] = part, (AXIS_LABELS[name].format(origin=origin)
+                                  + ("" if name == "n_real" else f", {size} {origin}"))
     if not varied:
         return None
     with _figure(PAGE, 2.3 * -(-len(varied) // 2) + 0.3, -(-len(varied) // 2), min(2, len(varied))) as (figure, axes):

@@ -1,7 +1,8 @@
 """What every classifier of a study answered for every test image, in one small file.
 
     python -m fer_lib.predictions built_in_study    # a finished run's answers -> results/built_in_study/predictions.npz
-    python -m fer_lib.predictions built_in_study --summary   # results/built_in_study/summary.json anew from it, without training
+    python -m fer_lib.predictions built_in_study --summary
+        # results/built_in_study/summary.json anew from it, without training
     predictions.analyse("results/built_in_study")   # the same from Python
 """
 
@@ -18,16 +19,17 @@ from fer_lib import answer, data, runs, study
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 
-KNOWN = ("id", "expression", "subject", "intensity")  # what is kept of a test image, where it is known; never its pixels
+# what is kept of a test image, where it is known; never its pixels
+KNOWN = ("id", "expression", "subject", "intensity")
 
 
 def pack(cells, folder, tests):
     """The answers of finished classifiers, ready for runs.Workspace.save_arrays.
 
     cells, folder : of a study that has run. tests : dict name -> Faces, its test sets.
-    Returns a dict of arrays: "<cell>/<test set>" and, with authors_mode, "<cell>/<test set>:<quirk>", float16 [images, 6],
-    probabilities of labels.EXPRESSIONS, rounded so that the highest stays the highest; "tests/<test set>/<column>" [images] for
-    each column of `KNOWN` and the origin.
+    Returns a dict of arrays: "<cell>/<test set>" and, with authors_mode, "<cell>/<test set>:<quirk>", float16
+    [images, 6], probabilities of labels.EXPRESSIONS, rounded so that the highest stays the highest;
+    "tests/<test set>/<column>" [images] for each column of `KNOWN` and the origin.
     Raises FerError when a cell has not been trained.
     """
     arrays = {}
@@ -77,7 +79,8 @@ def unpack(path, folder):
 
 
 def _without_pixels(origin, columns):
-    return Faces(np.zeros((len(columns["id"]), 1, 1, 1), np.uint8), pd.DataFrame(columns).assign(domain=""), str(origin))
+    return Faces(np.zeros((len(columns["id"]), 1, 1, 1), np.uint8), pd.DataFrame(columns).assign(domain=""),
+                 str(origin))
 
 
 def analyse(results, **options):
@@ -88,16 +91,18 @@ def analyse(results, **options):
     Returns a dict, see answer.analyse. Raises FerError when a file is missing.
     """
     results = Path(results)
-    missing = [name for name in ("ratio_study.csv", "summary.json", "predictions.npz") if not (results / name).is_file()]
+    missing = [name for name in ("ratio_study.csv", "summary.json", "predictions.npz")
+               if not (results / name).is_file()]
     if missing:
-        raise FerError(f"{missing[0]} is missing in {results}: run the profile's notebooks, then python -m fer_lib.predictions "
-                       f"{results.name}.")
+        raise FerError(f"{missing[0]} is missing in {results}: run the profile's notebooks, then "
+                       f"python -m fer_lib.predictions {results.name}.")
     table = pd.read_csv(results / "ratio_study.csv")
     before = json.loads((results / "summary.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         tests = unpack(results / "predictions.npz", folder)
         _check_same(table, folder, tests)
-        options = {"usual": before.get("usual"), "n_real": before["n_real"], "headline_ratio": before["headline_ratio"]} | options
+        options = {"usual": before.get("usual"), "n_real": before["n_real"],
+                   "headline_ratio": before["headline_ratio"]} | options
         found = answer.analyse(table, study.cells_of(table), folder, tests, **options)
     return found | {"trained_on": before["trained_on"]}
 
@@ -107,9 +112,10 @@ def _check_same(table, folder, tests):
     for name, rows in table.groupby("test_set", sort=False):
         for cell, accuracy in zip(study.cells_of(rows), rows["accuracy"], strict=True):
             answers = study.predictions(folder, cell).get(name)
-            if name not in tests or answers is None or abs((answers.argmax(1) == tests[name].codes).mean() - accuracy) > 1e-4:
-                raise FerError("predictions.npz and ratio_study.csv come from different studies: run python -m fer_lib.predictions "
-                               "PROFILE first, which packs the answers of the last study.")
+            if (name not in tests or answers is None
+                    or abs((answers.argmax(1) == tests[name].codes).mean() - accuracy) > 1e-4):
+                raise FerError("predictions.npz and ratio_study.csv come from different studies: run python -m "
+                               "fer_lib.predictions PROFILE first, which packs the answers of the last study.")
 
 
 def main(arguments=None):
@@ -128,7 +134,8 @@ def main(arguments=None):
         tests = data.tests(data.load(workspace.require("faces").path))
         folder, table = workspace.require("study").path, workspace.results / "ratio_study.csv"
         if not table.is_file():
-            raise FerError(f"{table.name} of this profile is missing: run notebooks/06_ratio_study.ipynb with it first.")
+            raise FerError(f"{table.name} of this profile is missing: run notebooks/06_ratio_study.ipynb with it "
+                           "first.")
         cells = study.cells_of(pd.read_csv(table))
         workspace.save_arrays(pack(cells, folder, tests), "predictions")
         workspace.finish()

@@ -49,7 +49,8 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Range:
-    """Values that make sense: from `low` (`above`: low excluded) to `high`, or one of `choices`. `empty`: a list of them may be empty."""
+    """Values that make sense: from `low` (`above`: low excluded) to `high`, or one of `choices`.
+    `empty`: a list of them may be empty."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -84,7 +85,8 @@ RANGES = {
     "expression_method": Range(choices=("flow", "stargan")),
     "expression_optimiser": Range(choices=("adam", "muon")),
     "measures": Range(choices=("coverage", "truth", "selection", "gan_train", "identity_fid")),
-    "precision": Range(choices=("float32", "bfloat16")), "augmentation": AUGMENTATION, "expression_augmentation": AUGMENTATION,
+    "precision": Range(choices=("float32", "bfloat16")),
+    "augmentation": AUGMENTATION, "expression_augmentation": AUGMENTATION,
     "expression": Range(choices=ALL_EXPRESSIONS), "keep_share": Range(low=0, high=1, above=True), "n_seeds": COUNT,
     "ratios": Range(low=0, high=1000), "*ratio": Range(low=0, high=1000),
     "seed": SEED, "*_seed": SEED, "*seeds": SEED,
@@ -93,9 +95,10 @@ RANGES = {
     "intensity": Range(low=0, high=2), "*fraction": FRACTION, "*share": FRACTION, "*truncation": FRACTION,
     "gamma": NOT_NEGATIVE, "*_gamma": NOT_NEGATIVE, "weight_*": NOT_NEGATIVE, "*_weight": NOT_NEGATIVE,
     "*kimg": POSITIVE,
-    "updates_per_epoch": NOT_NEGATIVE, "paper_steps": NOT_NEGATIVE, "sequence_warm_up_steps": NOT_NEGATIVE, "study_looks": COUNT,
-    "n_blocks": NOT_NEGATIVE, "n_sequence_subjects": NOT_NEGATIVE, "residual_scale": Range(choices=(1, 2)),
-    "flow_scale": Range(choices=(2, 4)), "bank_spare": Range(low=1, high=10), "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
+    "updates_per_epoch": NOT_NEGATIVE, "paper_steps": NOT_NEGATIVE, "sequence_warm_up_steps": NOT_NEGATIVE,
+    "study_looks": COUNT, "n_blocks": NOT_NEGATIVE, "n_sequence_subjects": NOT_NEGATIVE,
+    "residual_scale": Range(choices=(1, 2)), "flow_scale": Range(choices=(2, 4)), "bank_spare": Range(low=1, high=10),
+    "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
     "*epochs": COUNT, "*updates": COUNT, "*batch_size": COUNT, "*_channels": COUNT, "*_dim": COUNT,
     "*_blocks": COUNT, "*_layers": COUNT, "*_every": COUNT, "*_interval": COUNT, "patience": COUNT,
     "resamples": COUNT,
@@ -229,15 +232,15 @@ def resolve(parameters, *, profile, folder, settings=(), working_directory=None)
 
 def _check_root(values):
     if values.get("dataset") == "built-in" and values.get("data_root"):
-        raise FerError("data_root is set, but the data set is built-in, which reads nothing: add --set dataset=NAME, such as csv "
-                       "or affectnet.")
+        raise FerError("data_root is set, but the data set is built-in, which reads nothing: add --set dataset=NAME, "
+                       "such as csv or affectnet.")
 
 
 def check_together(values):
     """Raise FerError where values that are right one by one do not go together, or plan a study that would fail.
 
-    values : {name: value} of all parameters; those of notebooks that are not there may be missing. It takes seconds, as it
-    loads torch.
+    values : {name: value} of all parameters; those of notebooks that are not there may be missing. It takes seconds, as
+    it loads torch.
     """
     from fer_lib import answer, readers
     _check_root(values)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib import embedding, engine, generation, metrics, referee, selection, statistics, study, training, truth, weights
+from fer_lib import (embedding, engine, generation, metrics, referee, selection, statistics, study, training, truth,
+                     weights)
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
@@ -61,15 +62,16 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
                                          resamples=resamples, device=device)
     if "selection" in measures:
         kept, values["selection"] = selection.select(bank, scores, share=keep_share)
-        np.savez(Path(folder) / "kept.npz", kept=bank.table["id"].isin(kept.table["id"]).to_numpy(), bank=bank.fingerprint)
+        np.savez(Path(folder) / "kept.npz", kept=bank.table["id"].isin(kept.table["id"]).to_numpy(),
+                 bank=bank.fingerprint)
         shares["label_fidelity_filtered_share"] = fidelity_share(judge, kept, first, **options)
         _, shares["coverage_share"] = coverage_share(judge, pool, kept, first, seed=seed)
     if "gan_train" in measures:
         shares["gan_train_share"] = gan_train_share(parts, bank, first, Path(folder) / "gan_train",
                                                     resamples=resamples, device=device, **gan_train)
     if "identity_fid" in measures:
-        shares["identity_fid_ratio"] = identity_fid_ratio(judge, pool, gans["identity"], gans["identity_paper"], seed=seed,
-                                                          device=device)
+        shares["identity_fid_ratio"] = identity_fid_ratio(judge, pool, gans["identity"], gans["identity_paper"],
+                                                          seed=seed, device=device)
     (Path(folder) / "quality.json").write_text(json.dumps(values | _rounded(shares), indent=2) + "\n",
                                                encoding="utf-8")
 
@@ -78,15 +80,16 @@ def load_quality(folder):
     """What `judge_generators` wrote.
 
     Returns a dict: selector_thresholds (see referee.Referee), label_fidelity (for `generated` and every test set:
-    expression or "all" -> {estimate, low, high}, fractions), fid and kid (in the judge's features, to the pool's six expressions), judge, n_generated,
-    neighbours (precision, recall, density, coverage), selection (how many generated faces were kept), and each
-    *_share and *_ratio as {estimate, low, high}.
+    expression or "all" -> {estimate, low, high}, fractions), fid and kid (in the judge's features, to the pool's six
+    expressions), judge, n_generated, neighbours (precision, recall, density, coverage), selection (how many generated
+    faces were kept), and each *_share and *_ratio as {estimate, low, high}.
     """
     return json.loads((Path(folder) / "quality.json").read_text(encoding="utf-8"))
 
 
 def load_kept(folder, bank):
-    """Which faces of the bank the selector keeps: bool [len(bank)]; only standard ones were judged, see generation.standard.
+    """Which faces of the bank the selector keeps: bool [len(bank)]; only standard ones were judged, see
+    generation.standard.
 
     folder : where `judge_generators` wrote with the measure "selection". bank : Faces, the whole bank.
     Raises FerError where nothing was selected, or from another bank.
@@ -163,14 +166,15 @@ def coverage_share(judge, pool, kept, test, *, seed=0, draws=COVERAGE_DRAWS, lev
                 for name, faces in (("pool", pool), ("generated", kept), ("test", test))}
     n = min((codes == code).sum() for _, codes in features.values() for code in range(len(EXPRESSIONS)))
     if n < 2:
-        raise FerError("Coverage needs two faces of every expression in the pool, the test set and what is kept of the generated "
-                       "ones: raise n_test_per_class or keep_share, or leave coverage out of measures.")
+        raise FerError("Coverage needs two faces of every expression in the pool, the test set and what is kept of the "
+                       "generated ones: raise n_test_per_class or keep_share, or leave coverage out of measures.")
     k, rng, found = min(NEIGHBOURS, n - 1), np.random.default_rng(seed), []
     for _ in range(draws):
         for code in range(len(EXPRESSIONS)):
             drawn = {name: vectors[rng.permutation(np.flatnonzero(codes == code))[:n]]
                      for name, (vectors, codes) in features.items()}
-            found += [{"set": name, **metrics.coverage(drawn["pool"], drawn[name], k=k)} for name in ("generated", "test")]
+            found += [{"set": name, **metrics.coverage(drawn["pool"], drawn[name], k=k)}
+                      for name in ("generated", "test")]
     table = pd.DataFrame(found).assign(draw=np.arange(len(found)) // (2 * len(EXPRESSIONS)))
     of_draws = table.groupby(["set", "draw"])["coverage"].mean().unstack("set")[["generated", "test"]].to_numpy().T
     means = table.drop(columns="draw").groupby("set").mean().to_dict("index")
@@ -221,15 +225,16 @@ def gan_train_share(parts, bank, test, folder, *, n_real, n_seeds, resamples=2_0
 
     Both make as many updates, and keep the look that is best on the same validation faces: with the paper's stopping, a
     training on few faces may end before it has left the level of guessing. options : of study.run.
-    Raises FerError when the bank has too few faces. Source: GAN-train of Shmelkov et al. 2018; CAS of Ravuri and Vinyals 2019.
+    Raises FerError when the bank has too few faces. Source: GAN-train of Shmelkov et al. 2018; CAS of Ravuri and
+    Vinyals 2019.
     """
     of_bank = {name: float(bank.table[name].iloc[0]) for name in ("intensity", "truncation") if name in bank.table}
     try:
         for seed in range(n_seeds):
             study.draw_generated(bank, n_real, generator_seed=seed, **of_bank)
     except FerError as error:
-        raise FerError(f"gan_train trains on {n_real} generated faces of each seed, and fewer were made for the study: add 1 to "
-                       "ratios, or leave gan_train out of measures.") from error
+        raise FerError(f"gan_train trains on {n_real} generated faces of each seed, and fewer were made for the study: "
+                       "add 1 to ratios, or leave gan_train out of measures.") from error
     cells = study.plan(["real_long", "generated"], [1], n_real, range(n_seeds), stopping="updates", **of_bank)
     tests = {"first": test.of(EXPRESSIONS)}
     study.run(cells, train=parts["train"], validation=parts["validation"], generated=bank, tests=tests,
@@ -256,7 +261,8 @@ def measured_against_truth(expression_gan, embedder, test, *, seed, resamples, d
     made = np.stack([generation.to_uint8(generation.impose(generator, images, name)) for name in EXPRESSIONS], 1)
     rng = np.random.default_rng(seed)
     return {"region_error_share": region_error_share(given, made, true, masks, resamples, rng),
-            "region_error_share_of_truth": region_error_share(given, true[:, :, 0], true[:, :, 1:], masks, resamples, rng),
+            "region_error_share_of_truth": region_error_share(given, true[:, :, 0], true[:, :, 1:], masks, resamples,
+                                                              rng),
             "identity_similarity_share": identity_share(embedder, given, made, test, resamples, rng)}
 
 

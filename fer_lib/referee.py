@@ -49,7 +49,8 @@ class Referee:
         images : uint8 [n, C, H, W]. Raises FerError when no threshold of this expression is known.
         """
         if expression not in self.thresholds:
-            raise FerError(f"No threshold of the selector is known for {expression}: run notebooks/04_generation.ipynb.")
+            raise FerError(f"No threshold of the selector is known for {expression}: "
+                           "run notebooks/04_generation.ipynb.")
         return _probabilities(self.selector, images)[:, EXPRESSIONS.index(expression)] >= self.thresholds[expression]
 
 
@@ -120,7 +121,8 @@ def open_shipped(folder, *, device="auto"):
 
 
 def read_thresholds(path):
-    """Thresholds of the selector from a JSON file that holds `selector_thresholds`: dict, empty where there are none."""
+    """Thresholds of the selector from a JSON file that holds `selector_thresholds`: dict,
+    empty where there are none."""
     path = Path(path)
     return json.loads(path.read_text(encoding="utf-8")).get("selector_thresholds", {}) if path.is_file() else {}
 

@@ -19,10 +19,12 @@ from fer_lib import paths
 
 FIGURES = {
     # File name or pattern -> (section, caption). Sections list their figures in this order.
-    "study_curve": ("answer", "Accuracy of every arm against the ratio of generated to {origin} faces, with 95 % intervals"),
+    "study_curve": ("answer", "Accuracy of every arm against the ratio of generated to {origin} faces, "
+                    "with 95 % intervals"),
     "ratio_curve": ("answer", "Accuracy against the ratio of generated to {origin} faces, with 95 % intervals"),
     "study_gains_*[!0-9]": ("answer", "Gain of every arm over the baseline of equal updates, test set {rest}"),
-    "study_gains_*_n[0-9]*": ("answer", "Gain of every arm over the baseline of equal updates, with another number of {origin} faces"),
+    "study_gains_*_n[0-9]*": ("answer", "Gain of every arm over the baseline of equal updates, with another number of "
+                              "{origin} faces"),
     "study_gains_*": ("answer", "Gain of every arm over the baseline of equal updates, test set {rest}"),
     "study_intensity*": ("answer", "Accuracy on faint and on strong expressions, test set {rest}"),
     "study_axes": ("answer", "Gain with other numbers of {origin} faces, weights, intensities and truncations"),
@@ -33,7 +35,8 @@ FIGURES = {
     "study_variance": ("answer", "Where the spread between runs comes from"),
     "ratio_recall": ("answer", "Recall of each expression, without and with generated faces"),
     "generated_faces": ("generators", "Generated faces: one row a person, one column an expression"),
-    "generated_label_fidelity": ("generators", "Share of faces in which an independent judge sees the intended expression"),
+    "generated_label_fidelity": ("generators", "Share of faces in which an independent judge sees the intended "
+                                 "expression"),
     "identity_gan_faces": ("generators", "People drawn by the first GAN"),
     "expression_gan_faces": ("generators", "Expressions imposed by the second GAN; the first column is its input"),
     "identity_gan_losses": ("generators", "Losses of the first GAN while it learned"),
@@ -119,7 +122,8 @@ def gains(summary):
     """Rows of the table of gains: each ratio and each control of each test set."""
     rows = []
     for name, test in summary.get("test_sets", {}).items():
-        rows += [{"test_set": name, "what": f"mixed, ratio {row['ratio']:g}", **row} for row in test.get("by_ratio", [])]
+        rows += [{"test_set": name, "what": f"mixed, ratio {row['ratio']:g}", **row}
+                 for row in test.get("by_ratio", [])]
         for control, row in test.get("controls", {}).items():
             if isinstance(row, dict) and "gain_points" in row:
                 ratio = f", ratio {row['ratio']:g}" if "ratio" in row else ""

@@ -76,7 +76,8 @@ class Workspace:
         except (OSError, ValueError, KeyError) as error:
             raise FerError(f"{name} of profile {self.profile} is missing in {self.runs}: "
                            f"run notebooks/{MAKERS.get(name, name)}.ipynb with this profile"
-                           f"{' and compare_with_paper=true' if name == 'identity_gan_paper' else ''} first.") from error
+                           f"{' and compare_with_paper=true' if name == 'identity_gan_paper' else ''} "
+                           "first.") from error
         self.reads[name] = note["key"]
         return Artifact(folder, note["key"], True, 0.0)
 
@@ -93,7 +94,8 @@ class Workspace:
         """
         _make_folder(self.figures)
         told = {"Description": " ".join(alt.split())} if alt else {}
-        for suffix, options in ((".png", {"dpi": 200, "metadata": told}), (".svg", {"metadata": {"Date": None} | told})):
+        for suffix, options in ((".png", {"dpi": 200, "metadata": told}),
+                                (".svg", {"metadata": {"Date": None} | told})):
             self._write(self.figures / (name + suffix),
                         lambda path, o=options, s=suffix: figure.savefig(path, format=s[1:], bbox_inches="tight", **o))
         return self.figures / f"{name}.png"
@@ -239,7 +241,8 @@ def _without_docstrings(tree):
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+                    and isinstance(first.value.value, str)):
                 node.body = node.body[1:]
     return tree
 

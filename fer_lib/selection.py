@@ -1,6 +1,7 @@
 """Which generated faces are kept: those that show their expression, once each.
 
-The selector that scores them is not the judge that measures them: it has another architecture and a seed of its own. Both learn from the pool, so a mistake that both make stays.
+The selector that scores them is not the judge that measures them: it has another architecture and a seed of its own.
+Both learn from the pool, so a mistake that both make stays.
 """
 
 import logging

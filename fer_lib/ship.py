@@ -1,4 +1,6 @@
-"""Put the generators of a profile, and the networks that judge them, into weights/, with a model card: python -m fer_lib.ship PROFILE DATASET.
+"""Put a profile's generators, and the networks that judge them, into weights/, with a model card.
+
+    python -m fer_lib.ship PROFILE DATASET
 
 The card takes its numbers from what the profile's notebooks wrote; nothing in it is typed by hand.
 """
@@ -17,14 +19,15 @@ ROLES = {"identity": ("identity_gan", "draws the face of a person who does not e
          "expression": ("expression_gan", "gives a face one of seven expressions")}
 HISTORY_ROWS = 100  # as many rows of a training's history are shipped at most
 
-CARD = """# Generators for {dataset} faces
+CARD = ("""# Generators for {dataset} faces
 
 Networks of this compendium, trained by `python run_all.py --profile {profile}` and put here
 by `python -m fer_lib.ship {profile} {dataset}`.
 
 {networks}
 
-Networks that look at what these two draw, and had no part in it: {referees}. The judge measures, the selector says what a
+Networks that look at what these two draw, and had no part in it: {referees}. """
+        """The judge measures, the selector says what a
 filter keeps, the embedder, where there is one, tells people apart.
 
 ## Trained on
@@ -48,11 +51,12 @@ They inherit the limits of what they were trained on: whoever is rare there is d
 ## Licence
 
 {licence}
-"""
-DATA = {"built-in": ("drawn by `fer_lib.rendering` from MakeHuman's CC0 assets", "As this repository; the faces that taught "
-                     "them come from CC0 assets."),
-        "fer2013": ("photographs of FER2013's training part (Goodfellow et al. 2013), without the faces of the study's own "
-                    "parts", "The code is under this repository's licence. FER2013 was published for research; use these "
+""")
+DATA = {"built-in": ("drawn by `fer_lib.rendering` from MakeHuman's CC0 assets",
+                     "As this repository; the faces that taught them come from CC0 assets."),
+        "fer2013": ("photographs of FER2013's training part (Goodfellow et al. 2013), without the faces of the "
+                    "study's own parts",
+                    "The code is under this repository's licence. FER2013 was published for research; use these "
                     "weights for research only. No photograph is part of them.")}
 
 
@@ -92,7 +96,8 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
 
 
 def _ship_referee(source, quality, folder):
-    """Copy the networks that look at generated faces, and the selector's thresholds; returns their names and sizes in a line."""
+    """Copy the networks that look at generated faces, and the selector's thresholds;
+    returns their names and sizes in a line."""
     told = []
     for name in referee.KINDS:
         path = source / f"{name}.safetensors"
@@ -105,7 +110,8 @@ def _ship_referee(source, quality, folder):
 
 
 def _facts(folder):
-    """What was written of a network's training: by the profile, or, where it took the network from another run, by that."""
+    """What was written of a network's training: by the profile, or, where it took the network from another run,
+    by that."""
     files = [folder / name for name in (imports.TRAINING, "artifact.json")]
     return json.loads(next(file for file in files if file.is_file()).read_text(encoding="utf-8"))
 
@@ -126,8 +132,8 @@ def _told_before(role, folder):
     lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
     found = [line for line in lines if line.startswith(f"- `{role}.safetensors`")]
     if not found:
-        raise FerError(f"The {role} GAN of this profile was not trained by it, and {folder.name}/ has no card that says how it "
-                       f"was: run the profile with {role}_weights=train.")
+        raise FerError(f"The {role} GAN of this profile was not trained by it, and {folder.name}/ has no card that "
+                       f"says how it was: run the profile with {role}_weights=train.")
     return found[0]
 
 
@@ -136,7 +142,8 @@ def _measures(quality):
     flat = pd.json_normalize({name: value for name, value in quality.items() if "_share" in name or "_ratio" in name},
                              sep=" ").iloc[0]
     for name in dict.fromkeys(key.rsplit(" ", 1)[0] for key in flat.index):
-        rows.append(f"| {name} | {flat[name + ' estimate']:.2f} | {flat[name + ' low']:.2f} to {flat[name + ' high']:.2f} |")
+        rows.append(f"| {name} | {flat[name + ' estimate']:.2f} | "
+                    f"{flat[name + ' low']:.2f} to {flat[name + ' high']:.2f} |")
     return "\n".join(rows)
 
 

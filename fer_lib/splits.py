@@ -88,11 +88,12 @@ def find_near_duplicates(faces):
 
 
 def remove_near_duplicates(faces):
-    """Keep one of each group of near-duplicates, of a known subject where there is one, or none where their labels disagree.
+    """Keep one of each group of near-duplicates, of a known subject where there is one,
+    or none where their labels disagree.
 
-    Returns (Faces, notes): notes counts `pictures compared`, `groups of near-duplicates`,
-    `repeats removed` (of a group with one label, all unknown subjects' but the first, and that too where it holds a known
-    subject's) and `removed because labels disagree` (every member of a group with several: its expression is not known).
+    Returns (Faces, notes): notes counts `pictures compared`, `groups of near-duplicates`, `repeats removed` (of a group
+    with one label, all unknown subjects' but the first, and that too where it holds a known subject's) and
+    `removed because labels disagree` (every member of a group with several: its expression is not known).
     What is compared says `find_near_duplicates`.
     """
     pairs = find_near_duplicates(faces)

@@ -14,11 +14,11 @@ from fer_lib.labels import EXPRESSIONS
 from fer_lib.variance import image_variance, variance_split
 
 __all__ = ["accuracy_by_intensity", "accuracy_by_ratio", "accuracy_interval", "accuracy_intervals", "anova_interval",
-           "brier_scores", "calibration", "cluster_codes", "confusion_change", "equivalent_size", "expected_calibration_error",
-           "gain_by_intensity", "gains_against", "gains_over_seeds", "gains_table", "holm", "image_variance", "intensity_slope",
-           "law", "learning_curve", "paired_gain", "predict_gain", "recall_by_expression", "recall_gains",
-           "recovered_share", "seed_interval", "stack_predictions", "summary", "transfer", "upper_bound",
-           "variance_design", "variance_split", "worth"]
+           "brier_scores", "calibration", "cluster_codes", "confusion_change", "equivalent_size",
+           "expected_calibration_error", "gain_by_intensity", "gains_against", "gains_over_seeds", "gains_table",
+           "holm", "image_variance", "intensity_slope", "law", "learning_curve", "paired_gain", "predict_gain",
+           "recall_by_expression", "recall_gains", "recovered_share", "seed_interval", "stack_predictions", "summary",
+           "transfer", "upper_bound", "variance_design", "variance_split", "worth"]
 
 SEEDS = ["split_seed", "generator_seed", "train_seed"]
 REFERENCE = "real_long"  # the arm of the main contrast's baseline: real only, as many updates as the mixed run
@@ -55,8 +55,8 @@ def recall_by_expression(table, *, level=0.95):
 def gains_over_seeds(table, *, baseline=REFERENCE, level=0.95):
     """Gain of every kind of classifier over the baseline of the same n_real and seeds, with its t interval.
 
-    table : DataFrame as study.run returns it, or as results/<profile>/ratio_study.csv holds it; of classifiers that make
-        equally many updates.
+    table : DataFrame as study.run returns it, or as results/<profile>/ratio_study.csv holds it; of classifiers that
+        make equally many updates.
     Returns a DataFrame: test_set, n_real, arm, ratio, weight, intensity, truncation, seeds, gain, low, high (points; on
     these very test images, so beside intervals over both, see paired_gain, where seeds are few).
     """
@@ -152,17 +152,17 @@ def summary(table, correct, *, headline_ratio, test_set, clusters=None, codes=No
         gain_points, gain_relative {estimate, low, high}: mixed over the baseline, which is `real_long`, or `real` where
             that is absent;
         main_contrast: the same in full:
-            arm, ratio, baseline, baseline_ratio, seeds, equal_updates (None where the table has no updates),
-            accuracy, baseline_accuracy, gain_points, gain_relative, p, gain_points_anova (see intervals.anova_interval; for
-            few seeds);
+            arm, ratio, baseline, baseline_ratio, seeds, equal_updates (None where the table has no updates), accuracy,
+            baseline_accuracy, gain_points, gain_relative, p, gain_points_anova (see intervals.anova_interval; for few
+            seeds);
         contrasts: every other arm at the headline ratio, or its own closest to it, over the same baseline, as in
             main_contrast, with p_holm over these arms;
         recovered: share of external's gain that each arm recovers {estimate, low, high, identified}; {} without
             the arm external;
         upper_bound, see curves.upper_bound, and start, the arm that stands for ratio 0 (the same baseline);
         controls, one entry per arm other than the baseline and mixed, over the baseline;
-    and in test_sets also by_ratio (gain at every ratio, p adjusted by Holm over ratios), n_test, real_accuracy, p, and with codes
-    expressions (gain in recall in the main contrast). transfer: further test set -> arm -> its gains on the
+    and in test_sets also by_ratio (gain at every ratio, p adjusted by Holm over ratios), n_test, real_accuracy, p, and
+    with codes expressions (gain in recall in the main contrast). transfer: further test set -> arm -> its gains on the
     headline's and on that test set and their difference (see intervals.transfer), over the same baseline.
     Raises FerError when the headline's ratio or test set, or both `real` and `real_long`, are missing.
     """

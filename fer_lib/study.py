@@ -73,7 +73,8 @@ class Cell:
     @property
     def name(self):
         """A name for files, unique within a study."""
-        extras = [f"_{letter}{value:g}" for letter, value in (("i", self.intensity), ("c", self.truncation)) if value != 1]
+        extras = [f"_{letter}{value:g}" for letter, value in (("i", self.intensity), ("c", self.truncation))
+                  if value != 1]
         return (f"{self.arm}_r{self.ratio:g}_w{self.weight:g}_n{self.n_real}"
                 f"_s{self.split_seed}_g{self.generator_seed}_t{self.train_seed}"
                 + "".join(extras) + ("_u" if self.stopping == "updates" else ""))
@@ -101,7 +102,8 @@ def real(sources, cell):
 
 
 def oversampled(sources, cell):
-    """The images of `real`, repeated until there are as many as in `mixed`; the classes are as balanced as in `real`."""
+    """The images of `real`, repeated until there are as many as in `mixed`;
+    the classes are as balanced as in `real`."""
     part, = real(sources, cell)
     times, rest = divmod(cell.n_budget, len(part))
     whole = part.select(np.tile(np.arange(len(part)), times))
@@ -199,7 +201,8 @@ def draw_generated(bank, n, *, generator_seed, intensity=1.0, truncation=1.0):
         raise FerError("There are no generated faces with a column generator_seed: "
                        "run notebooks/04_generation.ipynb first.")
     wanted = {"generator_seed": generator_seed}
-    wanted |= {name: value for name, value in (("intensity", intensity), ("truncation", truncation)) if name in bank.table}
+    wanted |= {name: value for name, value in (("intensity", intensity), ("truncation", truncation))
+               if name in bank.table}
     rows = bank.select((bank.table[list(wanted)] == list(wanted.values())).all(axis=1).to_numpy())
     what = "the generated faces of " + ", ".join(f"{name} {value:g}" for name, value in wanted.items())
     return _draw_balanced(rows, n, np.random.default_rng([generator_seed, 1]), what)
@@ -232,8 +235,8 @@ def plan(arms, ratios, n_real, seeds, **axes):
     ratios : generated / real, each at least 0. n_real : int, real training images per classifier.
     seeds : ints; each varies the real images, the generated images and the training together, and is
         shared by all arms and ratios, so that they can be compared seed by seed.
-    axes : further fields of every Cell (weight, stopping, intensity, truncation); `real` always stops as in the paper, and
-        arms without generated images have no weight, intensity or truncation but 1.
+    axes : further fields of every Cell (weight, stopping, intensity, truncation); `real` always stops as in the paper,
+        and arms without generated images have no weight, intensity or truncation but 1.
     Returns a list of Cell: seed by seed, within it arm by arm, within it by ratio.
     Raises FerError for an unknown arm, a negative ratio, or fewer real images than expressions.
     """
@@ -395,8 +398,8 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
         _save_inputs(inputs, folder / "inputs")
         jobs = 1 if device.type == "cuda" else jobs
         ensemble = ensemble or (ENSEMBLE if device.type == "cuda" else 1)
-        announce(sum(map(_work, waiting)), len(waiting), train, jobs=jobs, device=device, ensemble=min(ensemble, len(waiting)),
-                 precision=training.get("precision", "float32"))
+        announce(sum(map(_work, waiting)), len(waiting), train, jobs=jobs, device=device,
+                 ensemble=min(ensemble, len(waiting)), precision=training.get("precision", "float32"))
         _train_all(_groups(waiting, ensemble), n_finished=len(tasks) - len(waiting), jobs=jobs)
         shutil.rmtree(folder / "inputs")
     rows = [row for task in tasks for row in _finished(task)["rows"]]
@@ -600,7 +603,8 @@ def _sources(inputs):
 
 
 def stopping_rule(cell, *, updates, looks, batch_size=16, authors_mode=False, **training):
-    """Options of classifier.train for a cell: those given, with a fixed number of updates where the cell asks for it."""
+    """Options of classifier.train for a cell: those given,
+    with a fixed number of updates where the cell asks for it."""
     if cell.stopping == "updates":
         training |= {"steps_per_epoch": max(1, round(updates / looks)), "max_epochs": looks, "patience": looks,
                      "best_by": "accuracy"}

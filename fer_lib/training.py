@@ -37,8 +37,8 @@ CRITICS = {
 
 def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=2e-3, gamma=1.0,
                        r1_interval=16, augmentation=("light", "shift", "cutout"), ema_kimg=5.0,
-                       objective="non-saturating", critic="stylegan2", critic_lr=None, decay=False, device="auto", log_every=100,
-                       checkpoint_every=200):
+                       objective="non-saturating", critic="stylegan2", critic_lr=None, decay=False, device="auto",
+                       log_every=100, checkpoint_every=200):
     """Train StyleGAN2 on `faces` and write generator.safetensors (its moving average) into `folder`.
 
     faces : Faces [n]; expressions are not used. steps : int, generator updates.
@@ -67,7 +67,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
     teach, penalise = (engine.recorded(each, device) for each in identity_steps(
-        generator, discriminator, optimisers, paired=paired, augmentation=augmentation, gamma=gamma, r1_interval=r1_interval))
+        generator, discriminator, optimisers, paired=paired, augmentation=augmentation, gamma=gamma,
+        r1_interval=r1_interval))
 
     def step(number):
         for optimiser, rate in zip(optimisers, rates):
@@ -84,15 +85,17 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
                 log_every=log_every, checkpoint_every=checkpoint_every,
-                finish=lambda: save_weights(ema, folder, name="generator", options=options, kind="stylegan2", faces=faces))
+                finish=lambda: save_weights(ema, folder, name="generator", options=options, kind="stylegan2",
+                                            faces=faces))
 
 
 def identity_steps(generator, discriminator, optimisers, *, paired, augmentation, gamma, r1_interval):
     """What an update of the identity GAN does: functions teach(real, latents), which updates both networks and returns
     (terms, fake), and penalise(real, fake), which updates the discriminator and returns terms.
 
-    optimisers : of the generator and of the discriminator. paired : relativistic, with R2. Others as in train_identity_gan.
-    real, fake : float [B, C, H, W]. latents : float [2, B, latent_size], for the generator's and the discriminator's turn.
+    optimisers : of the generator and of the discriminator. paired : relativistic, with R2. Others as in
+    train_identity_gan. real, fake : float [B, C, H, W]. latents : float [2, B, latent_size], for the generator's and
+    the discriminator's turn.
     """
     def vary(image):
         return augment.diff_augment(image, policy=augmentation)
@@ -198,14 +201,15 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
                 log_every=log_every, checkpoint_every=checkpoint_every,
-                finish=lambda: save_weights(generator, folder, name="generator", options=g_options, kind="stargan", faces=faces))
+                finish=lambda: save_weights(generator, folder, name="generator", options=g_options, kind="stargan",
+                                            faces=faces))
 
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
-                   penalty_interval=8, warm_up=700, sequence_warm_up=None, weight_class=0.1, weight_self=1.0, weight_partner=10.0,
-                   weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None, weight_sequence=100.0,
-                   weight_latent=3e-4, augmentation=("shift",), optimiser="adam", ema_kimg=2.0, device="auto", log_every=50,
-                   checkpoint_every=200):
+                   penalty_interval=8, warm_up=700, sequence_warm_up=None, weight_class=0.1, weight_self=1.0,
+                   weight_partner=10.0, weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None,
+                   weight_sequence=100.0, weight_latent=3e-4, augmentation=("shift",), optimiser="adam", ema_kimg=2.0,
+                   device="auto", log_every=50, checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
     The discriminator compares a generated face with a real one of the same expression (relativistic pairing);
@@ -215,8 +219,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     faces : Faces [n]. steps : int, updates of each network. image_options : dict of expression_flow.Generator's
     width, n_blocks, residual_scale and flow_scale, and of Discriminator's critic_width.
     lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
-    warm_up : updates, before the first step, in which the discriminator learns the labels of real faces and, where there
-    are sequences, the generator learns from them, at a rate of `lr` that falls to 0 over the second half.
+    warm_up : updates, before the first step, in which the discriminator learns the labels of real faces and, where
+    there are sequences, the generator learns from them, at a rate of `lr` that falls to 0 over the second half.
     sequence_warm_up : as many of the latter instead, or None.
     gamma : weight of R1 and R2, at every `penalty_interval`-th step. weight_class : of the label logits in the
     generator's loss. weight_self : of the change made when a face is asked for the expression that it has.
@@ -242,8 +246,9 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     encoder = None if sequences is None else sequence_encoder(faces, generator.latent_size, seed, device)
     taught = torch.nn.ModuleList([generator, encoder]) if encoder else generator
     weights = {"generator": 1.0, "generator_class": weight_class, "generator_self": weight_self,
-               "generator_partner": weight_partner, "generator_smooth": weight_smooth, "generator_residual": weight_residual,
-               "generator_sequence": weight_sequence, "generator_latent": weight_sequence * weight_latent}
+               "generator_partner": weight_partner, "generator_smooth": weight_smooth,
+               "generator_residual": weight_residual, "generator_sequence": weight_sequence,
+               "generator_latent": weight_sequence * weight_latent}
     rates = (lr / 2, lr * penalty_interval / (penalty_interval + 1))
     optimisers = (optimise(taught, lr=lr / 2, betas=(0.0, 0.99)),
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
@@ -251,8 +256,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     draw = pair_drawer(concatenate([faces, sequences]) if encoder else faces, batch_size, generator.latent_size, device)
     draw_sequence = sequence_drawer(sequences, batch_size, device) if encoder else None
 
-    acts = FlowSteps(generator, discriminator, encoder, taught, optimisers, weights, augmentation, gamma, penalty_interval,
-                     residual_power)
+    acts = FlowSteps(generator, discriminator, encoder, taught, optimisers, weights, augmentation, gamma,
+                     penalty_interval, residual_power)
     teach_discriminator, penalise, teach_generator = (engine.recorded(each, device) for each in (
         acts.teach_discriminator, acts.penalise, acts.teach_generator))
 
@@ -286,8 +291,9 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 class FlowSteps:
     """What the updates of train_flow_gan do with what was drawn for them (see pair_drawer and sequence_drawer).
 
-    encoder : None without sequences. taught : what the first optimiser changes, the generator and the encoder; the second
-    changes the discriminator. weights : of the terms of the generator's loss, by name. Others as in train_flow_gan.
+    encoder : None without sequences. taught : what the first optimiser changes, the generator and the encoder; the
+    second changes the discriminator. weights : of the terms of the generator's loss, by name. Others as in
+    train_flow_gan.
     """
 
     generator: torch.nn.Module
@@ -344,8 +350,9 @@ class WarmUp:
     """Updates before the first step of a training; momentum leaves the plateau of guessing sooner.
 
     first, others : (number of updates, network, function that draws faces, function of these that returns a loss) each.
-    All end together, after `steps` updates, as many as the longest has; in every update each that has begun has its turn.
-    The first learns by Adam at a steady rate; the others by `optimise`, at one that falls to 0 over the second half.
+    All end together, after `steps` updates, as many as the longest has; in every update each that has begun has its
+    turn. The first learns by Adam at a steady rate; the others by `optimise`, at one that falls to 0 over the second
+    half.
     state : the optimisers, as `loop` keeps them.
     """
 
@@ -379,15 +386,17 @@ def check_expressions(faces):
     """Raise FerError when one of the seven expressions has no image."""
     empty = faces.counts().loc[lambda count: count == 0].index.tolist()
     if empty:
-        raise FerError(f"The expression GAN needs images of all seven expressions; none shows {', '.join(empty)}. Give the GANs "
-                       "faces of their own with pool_dataset and pool_root, or a generator with expression_weights=PATH.")
+        raise FerError(f"The expression GAN needs images of all seven expressions; none shows {', '.join(empty)}. Give "
+                       "the GANs faces of their own with pool_dataset and pool_root, or a generator with "
+                       "expression_weights=PATH.")
 
 
 def flow_networks(faces, image_options, seed, device):
     """Generator and discriminator of expression_flow for faces of this size, and the generator's options."""
     given = {"channels": faces.channels, **image_options}
     if given.get("width", 8) % 8:
-        raise FerError(f"The flow GAN's first layer has {given['width']} channels: set expression_conv_dim to a multiple of 8.")
+        raise FerError(f"The flow GAN's first layer has {given['width']} channels: "
+                       "set expression_conv_dim to a multiple of 8.")
     g_options = {key: value for key, value in given.items() if key != "critic_width"}
     d_options = {key: value for key, value in given.items() if key in ("channels", "critic_width")}
     return *seeded(lambda: (expression_flow.Generator(**g_options), expression_flow.Discriminator(
@@ -421,8 +430,9 @@ def pair_terms(generator, see, real, source, label, source_label, same_person, l
 def sequence_terms(generator, encoder, frame, shown, label, residual_power):
     """Terms of the generator's loss on frames that are to become other frames of their sequences: dict of scalars.
 
-    Half of them are made the typical way, without being told how the expression is shown: it becomes the median of the ways.
-    frame, shown : float [B, C, H, W]; label : int64 [B], the expressions of `shown`. Source: Zhu et al. 2017 (cVAE-GAN).
+    Half of them are made the typical way, without being told how the expression is shown: it becomes the median of the
+    ways. frame, shown : float [B, C, H, W]; label : int64 [B], the expressions of `shown`. Source: Zhu et al. 2017
+    (cVAE-GAN).
     """
     mean, log_spread = encoder(frame, shown)
     latent = mean + log_spread.exp() * torch.randn_like(mean)
@@ -462,9 +472,9 @@ def pair_drawer(faces, batch_size, latent_size, device):
 def sequence_drawer(faces, batch_size, device):
     """A function that draws two frames of each of some sequences, the same half of the pairs mirrored.
 
-    faces : Faces with the columns subject and sequence. Sequences, and the expressions in them, are drawn equally often.
-    It returns the first and the second frames, float [B, C, H, W] each on `device`, and the expressions of the second,
-    int64 [B].
+    faces : Faces with the columns subject and sequence. Sequences, and the expressions in them, are drawn equally
+    often. It returns the first and the second frames, float [B, C, H, W] each on `device`, and the expressions of the
+    second, int64 [B].
     Raises FerError when no sequence shows two expressions.
     """
     if "sequence" not in faces.table:
@@ -523,8 +533,9 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     """Call step(number) for number = 0 .. steps - 1, after the warm-up, with checkpoints, and return the history.
 
     step : returns a dict of scalars. state : dict of everything with a state_dict that `step` changes.
-    folder : holds checkpoint.pt while training; a run that finds one goes on from it. finish : called after the last step,
-    while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose updates have negative numbers here, and no row.
+    folder : holds checkpoint.pt while training; a run that finds one goes on from it. finish : called after the last
+    step, while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose updates have negative
+    numbers here, and no row.
     Returns DataFrame: step, seconds, images_per_second and the mean of each term since the row before.
     """
     folder, began = Path(folder), time.perf_counter()
@@ -544,7 +555,8 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
             if warming:
                 warmed = seconds
             if warming and told:
-                log.info("warm-up, update %d of %d, %.1f min of it left", done - first, -first, warmed / (done - first) * -done / 60)
+                log.info("warm-up, update %d of %d, %.1f min of it left", done - first, -first,
+                         warmed / (done - first) * -done / 60)
             elif told:
                 rows.append(_row(done, seconds, numbers(terms), rows, batch_size, warmed))
                 terms = []
@@ -640,7 +652,8 @@ def to_device(images, device, *, channels_last=True):
 
 
 def _shared(options):
-    return {key: value for key, value in options.items() if key not in ("latent_size", "mapping_layers", "critic_width")}
+    return {key: value for key, value in options.items()
+            if key not in ("latent_size", "mapping_layers", "critic_width")}
 
 
 def _chosen(options, *names):

@@ -36,7 +36,8 @@ def save_weights(network, folder, *, name, options, kind, faces=None, sequences=
 
 
 def set_options(path, **options):
-    """Give other options to the network in a file of `save_weights`; they must leave the shapes of its tensors as they are."""
+    """Give other options to the network in a file of `save_weights`;
+    they must leave the shapes of its tensors as they are."""
     with safe_open(path, "pt") as file:
         metadata = dict(file.metadata())
     metadata["options"] = json.dumps(json.loads(metadata["options"]) | options, sort_keys=True)
@@ -84,7 +85,8 @@ def trace(faces, sequences=None):
     Returns a dict: origin, n, image_size, channels, fingerprint, subjects (list of names, empty where unknown),
     pictures (base64 of 8-byte hashes of the pixels, sorted) and, with sequences, n_sequences, their number of pictures.
     """
-    every, extra = (faces, {}) if sequences is None else (concatenate([faces, sequences]), {"n_sequences": len(sequences)})
+    every, extra = (faces, {}) if sequences is None else (
+        concatenate([faces, sequences]), {"n_sequences": len(sequences)})
     return {"origin": every.origin, "n": len(faces), "image_size": faces.image_size, "channels": faces.channels,
             "fingerprint": faces.fingerprint, "subjects": sorted(set(every.subjects) - {""}),
             "pictures": base64.b64encode(_hashes(every).tobytes()).decode(), **extra}

@@ -25,7 +25,8 @@ def found(tmp_path_factory):
     table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, pool=GAN_POOL, kept=KEPT,
                       tests=tests, folder=folder, device="cpu", jobs=1, updates=2, looks=1, max_epochs=2, lr=1e-3,
                       authors_mode=True)
-    return cells, table, folder, tests, answer.analyse(table, cells, folder, tests, n_real=24, headline_ratio=1, resamples=200)
+    return cells, table, folder, tests, answer.analyse(table, cells, folder, tests, n_real=24, headline_ratio=1,
+                                                       resamples=200)
 
 
 def test_a_group_holds_one_cell_per_arm_ratio_and_seed():
@@ -54,10 +55,11 @@ def test_a_plan_without_its_answer_is_refused_before_it_is_trained(options, mess
                                              ({"blocks": [{"arm": ["mixed"]}]}, "no key 'arm'"),
                                              ({"ratios": [0, 1, 2]}, "no arm mixed at the headline ratio 5"),
                                              ({"blocks": [{"n_real": [600]}]}, "holds 360 images"),
-                                             ({"blocks": [{"arms": ["mixed_filtered"], "intensity": 0.6}]}, "mixed_filtered")])
+                                             ({"blocks": [{"arms": ["mixed_filtered"], "intensity": 0.6}]},
+                                              "mixed_filtered")])
 def test_a_profile_whose_study_would_fail_is_refused_before_anything_is_trained(change, message):
-    values = {"arms": ["real_long", "mixed"], "ratios": [5.0], "headline_ratio": 5.0, "n_real": 120, "n_seeds": 3, "blocks": [],
-              "n_blocks": 99, "intensity": 1.0, "truncation": 1.0, "n_train_per_class": 60}
+    values = {"arms": ["real_long", "mixed"], "ratios": [5.0], "headline_ratio": 5.0, "n_real": 120, "n_seeds": 3,
+              "blocks": [], "n_blocks": 99, "intensity": 1.0, "truncation": 1.0, "n_train_per_class": 60}
     answer.check_profile(values)
     answer.check_profile({"arms": ["mixd"]})  # notebooks without the study
     with pytest.raises(FerError, match=message):
@@ -66,7 +68,8 @@ def test_a_profile_whose_study_would_fail_is_refused_before_anything_is_trained(
 
 def test_one_seed_has_an_answer_that_says_what_it_cannot_tell():
     main = {"seeds": 1, "accuracy": 0.5, "baseline_accuracy": 0.4, "baseline": "real_long",
-            "gain_points": {"estimate": 10.0, "low": 2.0, "high": 18.0}, "gain_relative": {"estimate": 0.25, "low": 0.0, "high": 0.5},
+            "gain_points": {"estimate": 10.0, "low": 2.0, "high": 18.0},
+            "gain_relative": {"estimate": 0.25, "low": 0.0, "high": 0.5},
             "gain_points_anova": {"estimate": 10.0, "low": None, "high": None, "p": None}}
     told = answer.sentences({"main_contrast": main, "headline_ratio": 5.0, "test_set": "lab", "contrasts": {},
                              "upper_bound": {"identified": False}})
@@ -78,9 +81,10 @@ def test_a_study_of_another_intensity_has_its_answer(tmp_path):
     blocks = [{"ratios": [0.5, 1, 2], "n_real": [12, 24], "n_seeds": 1}, {}]
     cells = study.plan_blocks(blocks, arms=["real_long", "mixed"], ratios=[1], n_real=24, n_seeds=2, intensity=0.6)
     tests = two_test_sets()
-    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=bank, tests=tests, folder=tmp_path,
-                      device="cpu", jobs=1, updates=2, looks=1, lr=1e-3)
-    summary = answer.analyse(table, cells, tmp_path, tests, n_real=24, headline_ratio=1, usual={"intensity": 0.6}, resamples=200)
+    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=bank, tests=tests,
+                      folder=tmp_path, device="cpu", jobs=1, updates=2, looks=1, lr=1e-3)
+    summary = answer.analyse(table, cells, tmp_path, tests, n_real=24, headline_ratio=1, usual={"intensity": 0.6},
+                             resamples=200)
     assert summary["main_contrast"]["seeds"] == 2 and summary["law"]["cells"] == 6
     assert len(explorer_study.main_rows(table, summary)) == len(table.query("n_real == 24"))
     np.savez(tmp_path / "predictions.npz", **predictions.pack(cells, tmp_path, tests))
@@ -94,13 +98,14 @@ def test_a_study_of_another_intensity_has_its_answer(tmp_path):
 
 @pytest.mark.parametrize("arms, blocks", [
     (["real", "mixed"], [{"n_real": [12, 18, 24], "ratios": [0.5, 1]}]),  # six cells of mixed, but no real_long
-    (["real", "real_long", "mixed"], [{"n_real": [12, 18, 24], "weight": [0, 1]}])])  # six, of which three count for nothing
+    (["real", "real_long", "mixed"],
+     [{"n_real": [12, 18, 24], "weight": [0, 1]}])])  # six, of which three count for nothing
 def test_a_plan_with_too_little_for_a_law_has_its_answer_without_one(tmp_path, arms, blocks):
     cells = study.plan_blocks(blocks, arms=arms, ratios=[1], n_real=24, n_seeds=1)
     assert len({(cell.n_real, cell.ratio, cell.weight) for cell in cells if cell.arm == "mixed"}) == 6
     tests = two_test_sets()
-    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, tests=tests, folder=tmp_path,
-                      device="cpu", jobs=1, updates=2, looks=1, max_epochs=1, lr=1e-3)
+    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, tests=tests,
+                      folder=tmp_path, device="cpu", jobs=1, updates=2, looks=1, max_epochs=1, lr=1e-3)
     summary = answer.analyse(table, cells, tmp_path, tests, n_real=24, headline_ratio=1, resamples=100)
     assert "law" not in summary
     anova = summary["main_contrast"]["gain_points_anova"]
@@ -117,7 +122,8 @@ def test_no_arm_has_no_probabilities(found):
 def test_the_answer_is_plain_and_holds_all_that_was_planned(found):
     *_, summary = found
     assert json.loads(json.dumps(summary)).keys() == summary.keys()
-    assert {"main_contrast", "axes", "worth", "variance", "paper_stopping", "authors_mode", "other_n_real"} <= summary.keys()
+    assert ({"main_contrast", "axes", "worth", "variance", "paper_stopping", "authors_mode", "other_n_real"}
+            <= summary.keys())
     assert summary["main_contrast"]["baseline"] == "real_long" and summary["main_contrast"]["equal_updates"]
     assert {row["quirk"] for row in summary["authors_mode"]} == {"none", "more_updates", *study.QUIRKS}
     assert {size: other["worth"]["n_real"] for size, other in summary["other_n_real"].items()} == {"12": 12, "18": 18}
@@ -136,7 +142,8 @@ def test_the_answer_can_be_had_again_from_what_is_kept(found, tmp_path, monkeypa
     again = predictions.analyse(workspace.results, resamples=200)
     assert json.loads(json.dumps(again)) == json.loads(json.dumps(summary | {"trained_on": {}}))
     written = workspace.results / "summary.json"
-    written.write_text(json.dumps({"trained_on": {}, "n_real": again["n_real"], "headline_ratio": again["headline_ratio"]}))
+    written.write_text(json.dumps({"trained_on": {}, "n_real": again["n_real"],
+                                   "headline_ratio": again["headline_ratio"]}))
     assert predictions.main(["mine", "--summary"]) == 0
     assert json.loads(written.read_text()) == json.loads(json.dumps(predictions.analyse(workspace.results)))
     assert json.loads((workspace.results / "provenance.json").read_text())["summary"]["files"] == ["summary.json"]
@@ -155,14 +162,16 @@ def leaves(value, name=""):
         yield from leaves(each, f"{name}/{key}")
 
 
-@pytest.mark.parametrize("path", sorted((paths.REPOSITORY / "results").glob("*/predictions.npz")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", sorted((paths.REPOSITORY / "results").glob("*/predictions.npz")),
+                         ids=lambda path: path.parent.name)
 def test_committed_answers_give_the_committed_summary(path):
     committed = json.loads((path.parent / "summary.json").read_text(encoding="utf-8"))
     again, before = (dict(leaves(summary)) for summary in (predictions.analyse(path.parent), committed))
     numbers = [name for name, value in before.items() if isinstance(value, float)]
     expected = 500 if path.parent.name == "demo" else 1_000  # its plan is small, and so is its summary
     assert len(numbers) > expected and again.keys() == before.keys()
-    assert [again.pop(name) for name in numbers] == pytest.approx([before.pop(name) for name in numbers], rel=1e-6, abs=1e-6)
+    assert [again.pop(name) for name in numbers] == pytest.approx([before.pop(name) for name in numbers],
+                                                                  rel=1e-6, abs=1e-6)
     assert again == before
 
 
@@ -185,18 +194,21 @@ def test_gains_agree_with_the_table(found):
                        " and generator_seed == train_seed and test_set == 'lab'")
     means = main.groupby(["arm", "ratio"])["accuracy"].mean()
     gain = 100 * (means["mixed", 1] - means["real_long", 0])
-    assert np.isclose(summary["gain_points"]["estimate"], gain) and np.isclose(summary["axes"][-2]["gain_points"]["estimate"], gain)
+    assert (np.isclose(summary["gain_points"]["estimate"], gain)
+            and np.isclose(summary["axes"][-2]["gain_points"]["estimate"], gain))
     paper = table.query("stopping == 'paper' and test_set == 'wild'").groupby("arm")["accuracy"].mean()
-    assert np.isclose(summary["paper_stopping"]["wild"]["gain_points"]["estimate"], 100 * (paper["mixed"] - paper["real"]))
+    assert np.isclose(summary["paper_stopping"]["wild"]["gain_points"]["estimate"],
+                      100 * (paper["mixed"] - paper["real"]))
 
 
 def test_generated_faces_are_compared_with_augmentation(tmp_path):
     cells, tests = study.plan(["augmented", "mixed"], [1], 24, range(2), stopping="updates"), two_test_sets()
-    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, tests=tests, folder=tmp_path,
-                      device="cpu", jobs=1, updates=2, looks=1)
+    table = study.run(cells, train=POOL, validation=striped_faces(12, seed=7), generated=BANK, tests=tests,
+                      folder=tmp_path, device="cpu", jobs=1, updates=2, looks=1)
     rows = answer.over_augmented(cells, tmp_path, tests, 1, {}, resamples=50)
     means = table.groupby(["test_set", "arm"])["accuracy"].mean()
-    assert [(row["n_real"], row["arm"], row["test_set"]) for row in rows] == [(24, "mixed", "lab"), (24, "mixed", "wild")]
+    assert ([(row["n_real"], row["arm"], row["test_set"]) for row in rows]
+            == [(24, "mixed", "lab"), (24, "mixed", "wild")])
     for row in rows:
         gain = means[row["test_set"], "mixed"] - means[row["test_set"], "augmented"]
         assert np.isclose(row["gain_points"]["estimate"], 100 * gain)
@@ -212,9 +224,10 @@ def test_accuracy_is_told_by_intensity_where_that_is_known(found):
     assert set(told) == {"lab"} and json.loads(json.dumps(told)) == told
     rows = [row for row in told["lab"]["accuracy"] if row["arm"] == "mixed"]
     of_mixed = table.query("arm == 'mixed' and ratio == 1 and n_real == 24 and stopping == 'updates' and weight == 1"
-                           " and split_seed == train_seed and generator_seed == train_seed and test_set == 'lab'")["accuracy"]
-    assert len(rows) == 2 and np.isclose(np.average([row["accuracy"] for row in rows], weights=[row["images"] for row in rows]),
-                                         of_mixed.mean())
+                           " and split_seed == train_seed and generator_seed == train_seed"
+                           " and test_set == 'lab'")["accuracy"]
+    assert len(rows) == 2 and np.isclose(np.average([row["accuracy"] for row in rows],
+                                                    weights=[row["images"] for row in rows]), of_mixed.mean())
 
 
 def test_a_small_plan_has_a_small_answer(found):
@@ -245,5 +258,6 @@ def test_few_seeds_have_the_interval_that_holds_with_few(found):
 
 def test_probabilities_share_their_seeds(found):
     cells, _, folder, _, _ = found
-    seen = answer.probabilities(answer.group(cells, n_real=24), folder, "lab", [("mixed", 1.0), ("real_long", 0.0), ("noise", 1.0)])
+    seen = answer.probabilities(answer.group(cells, n_real=24), folder, "lab",
+                                [("mixed", 1.0), ("real_long", 0.0), ("noise", 1.0)])
     assert set(seen) == {("mixed", 1.0), ("real_long", 0.0)} and all(rows.shape == (2, 24, 6) for rows in seen.values())

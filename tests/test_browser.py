@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--no-first-run"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run"]
 PIXELS = """image => { const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
     canvas.getContext("2d").drawImage(image, 0, 0); return canvas.toDataURL(); }"""
@@ -37,7 +37,10 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, chromium):
-    """Voila with notebook 7 on a free port of this machine: (address, output folder). Shipped generators, committed study."""
+    """Voila with notebook 7 on a free port of this machine: (address, output folder).
+
+    Shipped generators, committed study.
+    """
     pytest.importorskip("voila", reason="needs voila: pip install -e '.[test]'")
     output, home = tmp_path_factory.mktemp("output"), tmp_path_factory.mktemp("home")
     shutil.copytree(REPOSITORY / "results" / "demo", output / "results" / "demo")
@@ -48,8 +51,9 @@ def served(tmp_path_factory, chromium):
            "JUPYTER_RUNTIME_DIR": home, "IPYTHONDIR": home, "OMP_NUM_THREADS": 1}
     with (home / "voila.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "voila", REPOSITORY / "notebooks" / "07_explorer.ipynb", "--no-browser", f"--port={port}",
-             "--Voila.ip=127.0.0.1"], env={**os.environ, **{name: str(value) for name, value in own.items()}},
+            [sys.executable, "-m", "voila", REPOSITORY / "notebooks" / "07_explorer.ipynb", "--no-browser",
+             f"--port={port}", "--Voila.ip=127.0.0.1"],
+            env={**os.environ, **{name: str(value) for name, value in own.items()}},
             stdout=log, stderr=subprocess.STDOUT)
         try:
             wait_for(port, process, home / "voila.log")
@@ -130,7 +134,8 @@ def type_seed(page, seed):
 
 
 def test_every_picture_is_shown_and_nothing_fails(page):
-    sizes = page.locator(".fer img").evaluate_all("all => all.map(image => [image.naturalWidth, image.clientWidth, image.title])")
+    sizes = page.locator(".fer img").evaluate_all(
+        "all => all.map(image => [image.naturalWidth, image.clientWidth, image.title])")
     assert all(natural > 0 and shown > 40 and title for natural, shown, title in sizes)
     assert page.problems == [] and page.get_by_text("Click to show javascript error").count() == 0
 
@@ -165,7 +170,8 @@ def test_the_study_answers_its_controls(page):
     told, drawn = (page.locator(".fer p[role=status]").last, page.locator(".fer svg").first)
     before = told.inner_text(), drawn.inner_html()
     page.get_by_label("Trained on").select_option(label="generated only")
-    page.wait_for_function("before => document.querySelector('.fer svg').innerHTML !== before", arg=before[1], timeout=60_000)
+    page.wait_for_function("before => document.querySelector('.fer svg').innerHTML !== before", arg=before[1],
+                           timeout=60_000)
     assert told.inner_text() != before[0] and "points" in told.inner_text() and "generated only" in told.inner_text()
     page.get_by_role("tab", name="Faces").click()
 

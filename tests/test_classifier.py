@@ -175,15 +175,16 @@ def test_classical_augmentation_changes_pixels_and_keeps_range_and_shape():
     assert varied.shape == images.shape and 0 <= varied.min() and varied.max() <= 1
     assert (varied - images).abs().mean([1, 2, 3]).min() > 0.01
     still = classical.vary(images, degrees=0, shift=0, scale=0, light=0)
-    mirrored = [torch.allclose(a, b, atol=1e-4) or torch.allclose(a, b.flip(2), atol=1e-4) for a, b in zip(still, images)]
+    mirrored = [torch.allclose(a, b, atol=1e-4) or torch.allclose(a, b.flip(2), atol=1e-4)
+                for a, b in zip(still, images)]
     assert all(mirrored)
 
 
 def test_bfloat16_learns_and_keeps_float32_weights(monkeypatch):
     # Many updates in one epoch: copies of the weights that outlive an update would leave it guessing.
     monkeypatch.setattr(classifier.engine, "has_bfloat16", lambda kind: True)
-    half = train(striped_faces(120, seed=1), striped_faces(36, seed=2), precision="bfloat16", lr=1e-3, steps_per_epoch=64,
-                 max_epochs=1)
+    half = train(striped_faces(120, seed=1), striped_faces(36, seed=2), precision="bfloat16", lr=1e-3,
+                 steps_per_epoch=64, max_epochs=1)
     assert all(weight.dtype == torch.float32 for weight in half.model.parameters())
     test = striped_faces(60, seed=3)
     assert classifier.evaluate(classifier.predict(half.model, test), test)["accuracy"] > 0.9

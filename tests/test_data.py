@@ -39,7 +39,8 @@ def test_people_of_sequences_are_nobody_elses_and_keep_their_pose(tmp_path):
     parts = data.load(tmp_path)
     sequences = parts["sequences"]
     assert len(sequences) == 2 * 7 * 2 and len(set(sequences.subjects)) == 2
-    assert not set(sequences.subjects) & {name for part, faces in parts.items() if part != "sequences" for name in faces.subjects}
+    assert not set(sequences.subjects) & {name for part, faces in parts.items() if part != "sequences"
+                                          for name in faces.subjects}
     corners = np.asarray(sequences.images)[:, 0, :3, :3].reshape(2, 14, -1)
     assert (corners == corners[:, :1]).all()  # the ground, lit and seen the same way, noise and all
     pool = np.asarray(parts["pool"].images)[:, 0, :3, :3].reshape(len(parts["pool"]), -1)

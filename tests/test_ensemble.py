@@ -35,7 +35,8 @@ def test_together_and_one_at_a_time_give_the_same_weights(without_dropout, doubl
         alone = classifier.train(part, VALIDATION, seed=seed, weights=weights, **OPTIONS)
         assert (result.best_epoch, result.updates) == (alone.best_epoch, alone.updates)
         np.testing.assert_allclose(result.history, alone.history, atol=1e-6)
-        for mine, other in ((result.model.state_dict(), alone.model.state_dict()), (result.last_state, alone.last_state)):
+        for mine, other in ((result.model.state_dict(), alone.model.state_dict()),
+                            (result.last_state, alone.last_state)):
             assert all(torch.allclose(mine[name], other[name], atol=1e-6) for name in other)
 
 
@@ -47,7 +48,8 @@ def test_each_stops_when_it_would_alone(without_dropout, doubles):
         alone = classifier.train(part, VALIDATION, seed=seed, **options)
         assert (result.best_epoch, result.updates) == (alone.best_epoch, alone.updates)
         np.testing.assert_allclose(result.history, alone.history, atol=1e-6)
-        for mine, other in ((result.model.state_dict(), alone.model.state_dict()), (result.last_state, alone.last_state)):
+        for mine, other in ((result.model.state_dict(), alone.model.state_dict()),
+                            (result.last_state, alone.last_state)):
             assert all(torch.allclose(mine[name], other[name], atol=1e-6) for name in other)
     assert len({result.updates for result in together}) > 1
 

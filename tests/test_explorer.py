@@ -255,7 +255,8 @@ def test_controls_move_what_they_say(gans):
     assert "surprise" in app.change.tooltip and all("surprise, intensity" in tile.tooltip for tile in app.steps)
     before = pictures(app)
     app.mix.value = 0.5
-    assert all(old != new for old, new in zip(before, pictures(app), strict=True)) and "mixed with 1" in app.tiles[0].tooltip
+    assert (all(old != new for old, new in zip(before, pictures(app), strict=True))
+            and "mixed with 1" in app.tiles[0].tooltip)
 
 
 def test_a_saved_sheet_comes_with_the_code_that_makes_it_again(tmp_path):
@@ -353,7 +354,8 @@ def test_a_photo_that_cannot_be_used_is_one_sentence(tmp_path):
     broken[16:24] = (60_000).to_bytes(4, "big") * 2  # the header promises 3.6 gigapixels
     Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "deep.png")
     Image.fromarray(np.full((700, 1), 128, np.uint8)).save(tmp_path / "thin.png")
-    for data in (bytes(broken), b"no picture", (tmp_path / "deep.png").read_bytes(), (tmp_path / "thin.png").read_bytes()):
+    for data in (bytes(broken), b"no picture", (tmp_path / "deep.png").read_bytes(),
+                 (tmp_path / "thin.png").read_bytes()):
         with pytest.raises(FerError, match="JPEG or "):
             explorer.read_photo(data, image_size=32, channels=1)
 
@@ -379,8 +381,8 @@ def test_a_saved_sheet_comes_with_a_program_that_draws_it_again(tmp_path):
     for path, copy in zip(files, copies, strict=True):
         copy.write_bytes(path.read_bytes())
     gans = [explorer.weights.load_generator(path) for path in copies]
-    app = explorer.Explorer(*gans, origin="rendered", folder=tmp_path, weights=copies, seed=4, truncation=0.5, intensity=0.8,
-                            expression="surprise")
+    app = explorer.Explorer(*gans, origin="rendered", folder=tmp_path, weights=copies, seed=4, truncation=0.5,
+                            intensity=0.8, expression="surprise")
     app.mix.value = 0.25
     app.save.click()
     code = html.unescape(re.fullmatch("<pre>(.*)</pre>", app.snippet.value, re.DOTALL)[1])
@@ -429,7 +431,8 @@ def test_the_judge_tells_what_it_sees_in_the_large_picture(k):
     app = explorer.Explorer(*flow_gans(), origin="rendered", referee=Referee(k), intensity=0.1)
     face = app.pictures[explorer.COLUMNS.index("happiness")]
     expected = Referee(k).probabilities(face[None])[0]
-    assert all(f"{name} {100 * value:.0f} %" in app.judged.value for name, value in zip(ALL_EXPRESSIONS, expected, strict=False))
+    assert all(f"{name} {100 * value:.0f} %" in app.judged.value
+               for name, value in zip(ALL_EXPRESSIONS, expected, strict=False))
     assert ("neutral" in app.judged.value) == (k == 7) and app.judged.value in texts(app.show())
     before = app.judged.value
     app.truncation.value = 0
@@ -462,7 +465,8 @@ def test_without_a_judge_nothing_is_said_of_it(gans):
 # ---- the study -----------------------------------------------------------------------------------------
 
 def full_study(folder=None, n_test=60):
-    """A made-up study with recalls, three sizes and arms that exist at some of them only, with predictions where asked."""
+    """A made-up study with recalls, three sizes and arms that exist at some of them only,
+    with predictions where asked."""
     rng, codes = np.random.default_rng(1), np.arange(n_test) % len(EXPRESSIONS)
     cells = study.plan(["real", "real_long", "augmented", "mixed"], [0.5, 5], 60, range(4), stopping="updates")
     cells += study.plan(["real_long", "mixed"], [5], 120, range(4), stopping="updates")
@@ -474,7 +478,8 @@ def full_study(folder=None, n_test=60):
         for name in ("lab", "wild"):
             probabilities = rng.random((n_test, 6)) + (0.3 + 0.05 * cell.ratio) * np.eye(6)[codes]
             guessed, kept[name] = probabilities.argmax(1), probabilities
-            recalls = {f"recall_{word}": (guessed == code)[codes == code].mean() for code, word in enumerate(EXPRESSIONS)}
+            recalls = {f"recall_{word}": (guessed == code)[codes == code].mean()
+                       for code, word in enumerate(EXPRESSIONS)}
             rows.append({**vars(cell), "n_generated": cell.n_generated, "test_set": name, "n_test": n_test,
                          "accuracy": round((guessed == codes).mean(), 6), **recalls})
         if folder is not None:
@@ -525,10 +530,12 @@ def test_what_does_not_exist_is_told_in_one_sentence(table_and_summary):
 def test_a_choice_is_compared_with_the_baseline_seed_by_seed(table_and_summary):
     table, _ = table_and_summary
     choice = explorer_study.choose(table, test_set="wild", arm="mixed", n_real=120, ratio=5)
-    rows = table[(table["test_set"] == "wild") & (table["n_real"] == 120) & (table["weight"] == 1)].set_index("train_seed")
+    rows = table[(table["test_set"] == "wild") & (table["n_real"] == 120)
+                 & (table["weight"] == 1)].set_index("train_seed")
     difference = 100 * (rows[rows["arm"] == "mixed"]["accuracy"] - rows[rows["arm"] == "real_long"]["accuracy"])
     gained = explorer_study.gain(choice)
-    assert gained["estimate"] == pytest.approx(difference.mean()) and gained == pytest.approx(statistics.seed_interval(difference))
+    assert (gained["estimate"] == pytest.approx(difference.mean())
+            and gained == pytest.approx(statistics.seed_interval(difference)))
     recall = 100 * (rows[rows["arm"] == "mixed"]["recall_fear"] - rows[rows["arm"] == "real_long"]["recall_fear"])
     assert explorer_study.recall_gains(choice)["fear"]["estimate"] == pytest.approx(recall.mean())
     assert f"{gained['estimate']:+.1f} (" in explorer_study.sentence(choice, origin="rendered")
@@ -536,13 +543,15 @@ def test_a_choice_is_compared_with_the_baseline_seed_by_seed(table_and_summary):
 
 def test_other_weights_and_stopping_rules_stay_out_of_a_choice(table_and_summary):
     choice = explorer_study.choose(table_and_summary[0], test_set="lab", arm="mixed", n_real=60, ratio=5)
-    assert len(choice.alone) == 4 and set(choice.alone["weight"]) == {1} and set(choice.alone["stopping"]) == {"updates"}
+    assert (len(choice.alone) == 4 and set(choice.alone["weight"]) == {1}
+            and set(choice.alone["stopping"]) == {"updates"})
 
 
 def test_a_choice_without_a_baseline_says_so(table_and_summary):
     tab = study_tab(table_and_summary)
     tab.arm.value = "generated"
-    assert tab.n_real.value == 24 and "no baseline" in tab.sentence.value and "other than the baseline" in tab.gains.value
+    assert (tab.n_real.value == 24 and "no baseline" in tab.sentence.value
+            and "other than the baseline" in tab.gains.value)
     tab.arm.value = "real_long"
     assert "This is the baseline" in tab.sentence.value
 
@@ -554,9 +563,11 @@ def test_the_curve_marks_the_choice_and_tells_its_numbers(table_and_summary):
         tab.ratio.value = ratio
         ring = re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="9"', tab.curve.value)
         marked[ratio] = float(ring[1])
-        rows = tab.table.query("test_set == 'lab' and arm == 'mixed' and n_real == 60 and weight == 1 and ratio == @ratio")
+        rows = tab.table.query("test_set == 'lab' and arm == 'mixed' and n_real == 60 and weight == 1"
+                               " and ratio == @ratio")
         mean = rows["accuracy"].mean()
-        assert f"{100 * mean:.1f} %" in tab.curve.value and "aria-label" in tab.curve.value and f"{mean:.3f}" in tab.curve.value
+        assert (f"{100 * mean:.1f} %" in tab.curve.value and "aria-label" in tab.curve.value
+                and f"{mean:.3f}" in tab.curve.value)
     assert marked[0.5] < marked[5]
 
 
@@ -574,7 +585,8 @@ def test_confusions_agree_with_the_recalls_of_the_table(with_predictions):
     rows = table[(table["test_set"] == "lab") & (table["arm"] == "mixed") & (table["n_real"] == 120)]
     matrices = with_predictions.kept.confusions(rows)
     assert matrices.shape == (4, 6, 6) and np.allclose(matrices.sum(2), 1)
-    assert np.allclose(np.diagonal(matrices, axis1=1, axis2=2), rows[[f"recall_{name}" for name in EXPRESSIONS]], atol=1e-5)
+    assert np.allclose(np.diagonal(matrices, axis1=1, axis2=2),
+                       rows[[f"recall_{name}" for name in EXPRESSIONS]], atol=1e-5)
 
 
 def test_the_confusion_matrix_and_its_change_are_shown_where_predictions_are_kept(with_predictions):

@@ -53,7 +53,8 @@ def test_stargans_discriminator_is_taught_by_real_and_generated_faces_alike():
     loss, terms = losses.stargan_discriminator(critic, real, label, fake, mix, weight_gradient=0.0)
     (score, by_label), (fake_score, _) = critic(real), critic(fake)
     torch.testing.assert_close(terms["critic"], (fake_score.mean() - score.mean()).detach())
-    torch.testing.assert_close(loss, fake_score.mean() - score.mean() + torch.nn.functional.cross_entropy(by_label, label))
+    torch.testing.assert_close(loss, fake_score.mean() - score.mean()
+                               + torch.nn.functional.cross_entropy(by_label, label))
 
 
 def test_augmentations_are_differentiable_and_keep_the_shape():

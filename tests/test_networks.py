@@ -168,7 +168,8 @@ def test_a_mirrored_generator_changes_a_face_and_its_mirror_image_alike():
     for generator in (plain, mirrored):
         torch.nn.init.normal_(generator.flow.weight, std=0.1, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(mirrored(images, label, latent=latent), plain(images, label, latent=latent))  # while it is trained
+        assert torch.equal(mirrored(images, label, latent=latent),
+                           plain(images, label, latent=latent))  # while it is trained
         faces, turned, alone = (generator.eval()(given, label, latent=latent) for generator, given in (
             (mirrored, images), (mirrored, images.flip(3)), (plain, images.flip(3))))
         torch.testing.assert_close(turned.flip(3), faces, rtol=1e-4, atol=1e-5)

@@ -54,8 +54,8 @@ def test_a_step_of_muon_is_as_long_as_the_rate_says_whatever_the_loss_is_multipl
     def moved(factor):
         torch.manual_seed(0)
         layer = nn.Conv2d(32, 32, 3, bias=False).to(memory_format=torch.channels_last)
-        before, optimiser = layer.weight.detach().clone(), optimisers.muon(nn.ModuleList([layer, nn.Linear(1, 1)]), lr=1.0,
-                                                                           betas=(0.9, 0.99))
+        before, optimiser = layer.weight.detach().clone(), optimisers.muon(
+            nn.ModuleList([layer, nn.Linear(1, 1)]), lr=1.0, betas=(0.9, 0.99))
         optimisers.set_rate(optimiser, 0.01)
         optimisers.update(optimiser, factor * layer(torch.randn(4, 32, 8, 8)).pow(3).sum(), layer)
         return layer.weight.detach() - before

@@ -41,7 +41,8 @@ NOT_FOUND = {"ratio": None, "low": None, "high": None, "identified": False}
 
 AXES = [{"test_set": test, "n_real": n, "weight": weight, "intensity": intensity, "truncation": 1.0,
          "gain_points": {"estimate": 1.0, "low": -1.0, "high": 3.0}, "seeds": 8 if weight * intensity == 1 else 3}
-        for test in ("lab", "wild") for n, weight, intensity in ((600, 1, 1), (120, 1, 1), (600, 0.3, 1), (120, 1, 0.5))]
+        for test in ("lab", "wild")
+        for n, weight, intensity in ((600, 1, 1), (120, 1, 1), (600, 0.3, 1), (120, 1, 0.5))]
 
 EVERY_FIGURE = {
     "contact_sheet": lambda: plots.contact_sheet(PICTURES, row_titles=["a", "b"], column_titles=list("xyz")),
@@ -117,7 +118,8 @@ def test_gains_of_few_seeds_have_the_interval_by_analysis_of_variance_beside(see
 
 
 def test_a_loss_that_leaps_once_does_not_flatten_the_rest_and_guessing_is_marked():
-    history = pd.DataFrame({"step": range(5), "generator": [0.5, 75, 0.6, 0.7, 0.6], "discriminator": [1, 1.2, 1.1, 1, 1.0]})
+    history = pd.DataFrame({"step": range(5), "generator": [0.5, 75, 0.6, 0.7, 0.6],
+                            "discriminator": [1, 1.2, 1.1, 1, 1.0]})
     figure = plots.gan_losses(history, x="step", guessing={"discriminator": 1.39})
     assert [axis.get_yscale() for axis in figure.axes] == ["log", "linear"]
     assert any(np.allclose(line.get_ydata(), 1.39) for line in figure.axes[1].lines) and "guessing" in texts(figure)

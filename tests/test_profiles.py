@@ -173,7 +173,8 @@ def test_a_folder_that_the_built_in_faces_would_not_read_is_refused(tmp_path):
 
 
 def test_a_data_set_that_is_not_there_is_refused_with_the_nearest_name(tmp_path):
-    known = profiles.union([notebook(tmp_path, 'dataset: str = "built-in"   # of faces\npool_dataset: str = ""   # of the GANs\n')])
+    known = profiles.union([
+        notebook(tmp_path, 'dataset: str = "built-in"   # of faces\npool_dataset: str = ""   # of the GANs\n')])
     with pytest.raises(FerError, match="dataset is 'built_in' .*did you mean `built-in`"):
         profiles.check_together(resolve(known, tmp_path, "dataset=built_in"))
     with pytest.raises(FerError, match="pool_dataset is 'afectnet'"):

@@ -28,7 +28,8 @@ def test_faces_as_good_as_real_have_a_fidelity_of_one_and_wrong_labels_have_less
 
 def test_real_faces_cover_as_much_as_real_faces_and_one_face_covers_little(judge):
     pool, test = striped_faces(240, seed=4, contrast=150), striped_faces(120, seed=5, contrast=150)
-    _, same = quality.coverage_share(judge, pool, as_generated(striped_faces(120, seed=6, contrast=150)), test, draws=10)
+    _, same = quality.coverage_share(judge, pool, as_generated(striped_faces(120, seed=6, contrast=150)), test,
+                                     draws=10)
     assert same["low"] - 0.1 <= 1 <= same["high"] + 0.1
     rows = np.repeat(np.arange(6), 20)
     collapsed = as_generated(test.select(rows))
@@ -49,8 +50,8 @@ def test_too_few_faces_for_a_measure_are_told(judge, tmp_path):
         with pytest.raises(FerError, match="24 generated faces of each seed, and fewer"):
             quality.gan_train_share({"train": pool, "validation": test}, too_few, test, tmp_path, n_real=24, n_seeds=1)
     options = dict(updates=2, looks=1, lr=1e-3, device="cpu", jobs=1, resamples=50)
-    share = quality.gan_train_share({"train": pool, "validation": test}, concatenate([usual, other]), test, tmp_path, n_real=12,
-                                    n_seeds=1, **options)
+    share = quality.gan_train_share({"train": pool, "validation": test}, concatenate([usual, other]), test, tmp_path,
+                                    n_real=12, n_seeds=1, **options)
     assert set(share) == {"estimate", "low", "high"}
 
 

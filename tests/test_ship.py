@@ -7,7 +7,8 @@ import pytest
 from fer_lib import data, imports, referee, runs, ship, training
 from fer_lib.errors import FerError
 
-SIZES = {"identity_gan": {"channel_base": 256, "channel_max": 8, "latent_size": 8}, "expression_gan": {"width": 8, "n_blocks": 1}}
+SIZES = {"identity_gan": {"channel_base": 256, "channel_max": 8, "latent_size": 8},
+         "expression_gan": {"width": 8, "n_blocks": 1}}
 TRAIN = {"identity_gan": training.train_identity_gan, "expression_gan": training.train_flow_gan}
 SHARE = {"estimate": 0.987, "low": 0.9, "high": 1.0}
 
@@ -19,7 +20,8 @@ def parts(tmp_path, monkeypatch):
                                    n_test_per_class=1, takes_per_subject=1, n_pool_subjects=1, pool_takes=1, seed=0)
     workspace = runs.open_workspace("tiny", step="02_identity_gan")
     for name, train in TRAIN.items():
-        options = {"steps": 2, "batch_size": 2, "image_options": SIZES[name]} | ({"warm_up": 1} if "expr" in name else {})
+        options = ({"steps": 2, "batch_size": 2, "image_options": SIZES[name]}
+                   | ({"warm_up": 1} if "expr" in name else {}))
         artifact = runs.build(workspace, name, params=options, inputs=[], code=["fer_lib.training"],
                               make=lambda folder, train=train, options=options: train(parts["pool"], folder, **options))
         workspace.publish(name, artifact)
@@ -38,7 +40,8 @@ def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts
     judged = runs.build(workspace, "quality", params={}, inputs=[], code=["fer_lib.quality"],
                         make=lambda folder: (folder / "quality.json").write_text(json.dumps(thresholds)))
     workspace.publish("quality", judged)
-    workspace.save_json({"label_fidelity_share": SHARE, "region_error_share": {"mouth": SHARE}, "fid": {}}, "generators")
+    workspace.save_json({"label_fidelity_share": SHARE, "region_error_share": {"mouth": SHARE}, "fid": {}},
+                        "generators")
     folder = ship.ship("tiny", "built-in", target=tmp_path / "weights")
     for role in ship.ROLES:
         (tmp_path / role).mkdir()
@@ -48,8 +51,8 @@ def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts
     assert list(given) == ["judge", "selector"] and all(path.parent == folder for path in given.values())
     assert referee.open_shipped(folder, device="cpu").thresholds == {"anger": 0.25}
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for wanted in ("| label_fidelity_share | 0.99 | 0.90 to 1.00 |", "| region_error_share mouth | 0.99", "7 rendered faces of 1 people",
-                   "steps 2", "Kind expression_flow", "not"):
+    for wanted in ("| label_fidelity_share | 0.99 | 0.90 to 1.00 |", "| region_error_share mouth | 0.99",
+                   "7 rendered faces of 1 people", "steps 2", "Kind expression_flow", "not"):
         assert wanted in card
     assert str(tmp_path) not in card
 
@@ -61,8 +64,8 @@ def test_the_card_of_a_generator_from_another_run_tells_of_its_training(parts, t
     (trained / "artifact.json").write_text(json.dumps(told | {"commit": "0123456789abcdef", "seconds": 120.0}))
     workspace = runs.open_workspace("other", step="03_expression_gan")
     taken = runs.build(workspace, "expression_gan", params={"weights": "x"}, inputs=[], code=["fer_lib.imports"],
-                       make=lambda folder: imports.adopt(trained / "generator.safetensors", folder, role="expression", parts=parts,
-                                                         mirrored=True))
+                       make=lambda folder: imports.adopt(trained / "generator.safetensors", folder,
+                                                         role="expression", parts=parts, mirrored=True))
     line = ship._described("expression", "moves", taken.path / "generator.safetensors", ship._facts(taken.path))
     for wanted in ("steps 2,", "'width': 8", "'mirrored': True", "in 2 minutes at commit `0123456789ab`."):
         assert wanted in line

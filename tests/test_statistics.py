@@ -58,13 +58,15 @@ def test_the_interval_by_analysis_of_variance_is_the_one_of_what_varies_alone():
     rng, groups = np.random.default_rng(6), np.repeat(np.arange(30), 4)
     of_seeds, of_groups = rng.normal(size=3), rng.normal(size=30)
     found = statistics.anova_interval(of_seeds[:, None] + np.zeros(120), groups)
-    assert [found[key] for key in ("estimate", "low", "high")] == pytest.approx(list(statistics.seed_interval(of_seeds).values()))
+    assert ([found[key] for key in ("estimate", "low", "high")]
+            == pytest.approx(list(statistics.seed_interval(of_seeds).values())))
     assert found["p"] == pytest.approx(stats.ttest_1samp(of_seeds, 0).pvalue)
     found = statistics.anova_interval(np.zeros([3, 1]) + of_groups[groups], groups)
     assert found["high"] - found["estimate"] == pytest.approx(stats.norm.ppf(0.975) * stats.sem(of_groups))
     alone = statistics.anova_interval(np.ones([1, 4]), np.arange(4))
     assert alone == {"estimate": 1, "low": None, "high": None, "p": None}
-    assert statistics.anova_interval(np.full([2, 4], 3), np.arange(4)) == {"estimate": 3, "low": 3, "high": 3, "p": None}
+    assert (statistics.anova_interval(np.full([2, 4], 3), np.arange(4))
+            == {"estimate": 3, "low": 3, "high": 3, "p": None})
 
 
 def test_the_interval_by_analysis_of_variance_leaves_out_what_is_not_counted():
@@ -112,7 +114,8 @@ def test_many_images_of_one_subject_count_as_one():
     few = statistics.paired_gain(a, b, clusters=subjects)
     copied = statistics.paired_gain(np.tile(a, 10), np.tile(b, 10), clusters=np.tile(subjects, 10))
     for name in ("points", "anova"):
-        assert copied[name]["high"] - copied[name]["low"] == pytest.approx(few[name]["high"] - few[name]["low"], rel=1e-6)
+        assert (copied[name]["high"] - copied[name]["low"]
+                == pytest.approx(few[name]["high"] - few[name]["low"], rel=1e-6))
 
 
 def test_unknown_subjects_stand_for_themselves():
@@ -323,9 +326,9 @@ def test_accuracy_intervals_have_one_row_per_arm_and_test_set():
 
 
 def test_gains_over_seeds_are_paired_by_seed_and_size():
-    rows = [{"arm": arm, "ratio": ratio, "n_real": n_real, "split_seed": seed, "generator_seed": seed, "train_seed": seed,
-             "test_set": "lab", "weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": stopping,
-             "accuracy": level + 0.1 * seed + gain}
+    rows = [{"arm": arm, "ratio": ratio, "n_real": n_real, "split_seed": seed, "generator_seed": seed,
+             "train_seed": seed, "test_set": "lab", "weight": 1.0, "intensity": 1.0, "truncation": 1.0,
+             "stopping": stopping, "accuracy": level + 0.1 * seed + gain}
             for n_real, level in ((60, 0.2), (120, 0.4)) for seed in range(3)
             for arm, ratio, stopping, gain in (("real_long", 0, "updates", 0.0), ("real", 0, "paper", 0.5),
                                                ("mixed", 5, "updates", 0.03 + 0.01 * seed))]

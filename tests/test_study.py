@@ -81,7 +81,8 @@ def test_a_pool_with_too_few_of_an_expression_has_them_repeated():
     added = faces.table[faces.table["id"].isin(ids(few))]["id"]
     assert faces.counts()["disgust"] == 30 and added.nunique() == 100 + 7
     with pytest.raises(FerError, match="Only 0 images of disgust"):
-        study.training_set(study.Sources(POOL, BANK, few.select(few.table["expression"] != "disgust")), cell("external", 2))
+        study.training_set(study.Sources(POOL, BANK, few.select(few.table["expression"] != "disgust")),
+                           cell("external", 2))
 
 
 def test_noise_tells_nothing_of_its_label():
@@ -100,7 +101,8 @@ def test_every_arm_gets_the_same_updates():
 
 
 def test_a_fixed_number_of_updates_is_spent_whatever_the_arm(tmp_path):
-    cells = [cell(arm, 1, n_real=24, stopping="updates") for arm in ("real_long", "mixed_filtered", "augmented", "external")]
+    cells = [cell(arm, 1, n_real=24, stopping="updates")
+             for arm in ("real_long", "mixed_filtered", "augmented", "external")]
     table = study.run(cells, train=POOL, validation=striped_faces(12, seed=3), generated=BANK, pool=GAN_POOL, kept=KEPT,
                       tests={"lab": striped_faces(12, seed=4)}, folder=tmp_path, updates=6, looks=3, jobs=1)
     assert set(table["updates"]) == {6} and (table["stopping"] == "updates").all()
@@ -181,13 +183,15 @@ USUAL = dict(arms=["real_long", "mixed"], ratios=[5], n_real=60, n_seeds=2)
 def test_an_arm_without_generated_images_is_planned_once_whatever_theirs_are():
     cells = study.plan_blocks([{"weight": [0.1, 0.3], "truncation": 0.5}], **USUAL)
     assert [(each.weight, each.truncation) for each in cells if each.arm == "real_long"] == [(1, 1)] * 2
-    assert sorted((each.weight, each.truncation) for each in cells if each.arm == "mixed") == [(0.1, 0.5)] * 2 + [(0.3, 0.5)] * 2
+    assert (sorted((each.weight, each.truncation) for each in cells if each.arm == "mixed")
+            == [(0.1, 0.5)] * 2 + [(0.3, 0.5)] * 2)
 
 
 def test_blocks_add_grids_and_no_cell_twice():
     main = study.plan_blocks([{}], **USUAL)
     assert len(main) == 4 and {each.stopping for each in main} == {"updates"}
-    more = study.plan_blocks([{}, {"ratios": [1, 5]}, {"n_real": [30, 60], "weight": 0.5, "n_seeds": 1, "arms": ["mixed"]}], **USUAL)
+    more = study.plan_blocks([{}, {"ratios": [1, 5]},
+                              {"n_real": [30, 60], "weight": 0.5, "n_seeds": 1, "arms": ["mixed"]}], **USUAL)
     assert more[:4] == main and len(more) == len(set(more)) == 4 + 2 + 2
     assert {(each.n_real, each.weight) for each in more[-2:]} == {(30, 0.5), (60, 0.5)}
 
@@ -199,11 +203,12 @@ def test_a_crossed_block_varies_the_seeds_apart():
 
 
 @pytest.mark.parametrize("block, message", [
-    ({"seeds": 3}, "no key 'seeds'"), ({"n_seeds": [3]}, "give a whole number, 1"), ({"n_seeds": 0}, "give a whole number, 1"),
-    ({"stopping": "soon"}, "give updates or paper"), ({"arms": "mixed"}, "give a list of names"),
-    ({"arms": [["mixed"]]}, "give a list of names"),
+    ({"seeds": 3}, "no key 'seeds'"), ({"n_seeds": [3]}, "give a whole number, 1"),
+    ({"n_seeds": 0}, "give a whole number, 1"), ({"stopping": "soon"}, "give updates or paper"),
+    ({"arms": "mixed"}, "give a list of names"), ({"arms": [["mixed"]]}, "give a list of names"),
     ({"ratios": ["5e-1"]}, "'5e-1'.* give a list of numbers"), ({"ratios": 5}, "give a list of numbers"),
-    ({"weight": [-0.1]}, "0 or more"), ({"intensity": float("nan")}, "0 or more"), ({"n_real": [60, 60.5]}, "give a whole number")])
+    ({"weight": [-0.1]}, "0 or more"), ({"intensity": float("nan")}, "0 or more"),
+    ({"n_real": [60, 60.5]}, "give a whole number")])
 def test_a_block_that_cannot_be_is_refused(block, message):
     with pytest.raises(FerError, match=message):
         study.plan_blocks([block], **USUAL)
@@ -229,7 +234,8 @@ def test_quirks_are_kept_for_the_papers_stopping_only(tmp_path):
     cells = [cell("real", 0, n_real=12), cell("real_long", 0, n_real=12, stopping="updates")]
     tests = two_test_sets()
     run(tmp_path, cells=cells, max_epochs=3, updates=2, looks=2, authors_mode=True)
-    plain, unscaled, last = (study.predictions(tmp_path, cells[0], quirk=quirk) for quirk in ("", "unscaled_test", "last_weights"))
+    plain, unscaled, last = (study.predictions(tmp_path, cells[0], quirk=quirk)
+                             for quirk in ("", "unscaled_test", "last_weights"))
     assert set(plain) == set(unscaled) == set(tests) and not np.allclose(plain["lab"], unscaled["lab"])
     assert last["lab"].shape == plain["lab"].shape
     assert study.correctness(tmp_path, cells[:1], tests, quirk="both")["lab"]["real", 0].shape == (1, 24)
@@ -368,7 +374,8 @@ def test_only_cells_of_one_kind_are_trained_together(tmp_path, monkeypatch):
     papers = [cell(arm, ratio, n_real=12, seed=seed) for arm, ratio in (("real", 0), ("mixed", 1)) for seed in (0, 1)]
     cells = list(dict.fromkeys(MANY + papers))
     table = run(tmp_path, cells=cells, ensemble=3, **FEW_UPDATES)
-    assert sorted(sizes) == [(2, False, 12), (2, False, 24), (2, True, 12), (3, False, 24)] and len(table) == 2 * len(cells)
+    assert (sorted(sizes) == [(2, False, 12), (2, False, 24), (2, True, 12), (3, False, 24)]
+            and len(table) == 2 * len(cells))
     assert run(tmp_path, cells=cells, ensemble=3, **FEW_UPDATES).equals(table) and len(sizes) == 4
 
 

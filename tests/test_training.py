@@ -29,7 +29,8 @@ def make_faces(n=28, channels=1):
 def train(gan, folder, *, steps=4, **options):
     folder.mkdir(exist_ok=True)
     if gan in ("sequences", "muon"):
-        gan, options = "flow", {"sequences": make_sequences()} | options | ({"optimiser": "muon"} if gan == "muon" else {})
+        gan, options = "flow", ({"sequences": make_sequences()} | options
+                                | ({"optimiser": "muon"} if gan == "muon" else {}))
     if gan == "flow":
         options = {"warm_up": 1} | options
     return TRAIN[gan](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan], device="cpu",
@@ -38,9 +39,11 @@ def train(gan, folder, *, steps=4, **options):
 
 def make_sequences():
     """Four people, each in one pose with seven expressions, two pictures of each but of anger, which the last lacks."""
-    rows = [{"id": f"{subject} {name} {take}", "expression": name, "subject": f"p{subject}", "domain": "", "sequence": "0"}
+    rows = [{"id": f"{subject} {name} {take}", "expression": name, "subject": f"p{subject}", "domain": "",
+             "sequence": "0"}
             for subject in range(4) for name in ALL_EXPRESSIONS for take in range(2) if (subject, name) != (3, "anger")]
-    images = np.array([[[[10 * ALL_EXPRESSIONS.index(row["expression"]) + int(row["subject"][1])]]] for row in rows], np.uint8)
+    images = np.array([[[[10 * ALL_EXPRESSIONS.index(row["expression"]) + int(row["subject"][1])]]]
+                       for row in rows], np.uint8)
     return Faces(images.repeat(32, 2).repeat(32, 3), pd.DataFrame(rows), "rendered")
 
 
@@ -97,7 +100,8 @@ def test_a_run_whose_weights_could_not_be_written_goes_on_from_its_checkpoint(ga
     train(gan, tmp_path / "full", checkpoint_every=3)
     train(gan, tmp_path / "whole")
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "full")
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole) and not (tmp_path / "full" / "checkpoint.pt").exists()
+    assert (all(torch.equal(whole[key], resumed[key]) for key in whole)
+            and not (tmp_path / "full" / "checkpoint.pt").exists())
 
 
 @pytest.mark.parametrize("gan", TRAIN)
@@ -196,7 +200,8 @@ def test_a_copied_face_is_nearest_to_itself():
 
 def test_partners_are_of_the_same_person_and_show_the_expression_of_the_other():
     rows = [{"id": f"{index}", "expression": name, "subject": subject, "domain": ""} for index, (name, subject) in
-            enumerate((name, subject) for subject in ("a", "b", "") for name in EXPRESSIONS if (name, subject) != ("fear", "b"))]
+            enumerate((name, subject) for subject in ("a", "b", "") for name in EXPRESSIONS
+                      if (name, subject) != ("fear", "b"))]
     faces = Faces(np.zeros((len(rows), 1, 8, 8), np.uint8), pd.DataFrame(rows), "rendered")
     sources, others = (part.flatten() for part in torch.meshgrid(*[torch.arange(len(rows))] * 2, indexing="ij"))
     chosen, there_was_one = (part.numpy() for part in training.partners(faces)(sources, others))
@@ -287,4 +292,5 @@ def test_the_time_left_is_that_of_the_last_steps_and_the_warm_up_is_told(tmp_pat
         history = train("flow", tmp_path / "run", steps=4, warm_up=6)
     told = [record.getMessage() for record in caplog.records]
     assert any(text.startswith("warm-up, update 2 of 6, ") and "left" in text for text in told)
-    assert history["images_per_second"].tolist() == [0.4, 0.4] and any("step 2 of 4, 0 images/s, 0.3 min left" in text for text in told)
+    assert (history["images_per_second"].tolist() == [0.4, 0.4]
+            and any("step 2 of 4, 0 images/s, 0.3 min left" in text for text in told))

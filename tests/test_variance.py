@@ -89,7 +89,8 @@ def test_copies_of_an_image_do_not_shrink_the_part_of_the_images():
 
 
 def test_one_test_subject_tells_nothing_of_others():
-    table = pd.DataFrame({"split_seed": range(3), "generator_seed": range(3), "train_seed": range(3), "accuracy": [0.4, 0.5, 0.6]})
+    table = pd.DataFrame({"split_seed": range(3), "generator_seed": range(3), "train_seed": range(3),
+                          "accuracy": [0.4, 0.5, 0.6]})
     found = variance.variance_split(table, correct=np.ones([3, 8], bool), clusters=["a"] * 8, resamples=50)
     assert "images" in found["not_identified"] and found["components"]["all"]["identified"]
 

@@ -57,14 +57,16 @@ def test_a_runs_account_of_the_training_comes_along(parts, identity, tmp_path):
         (folders[0] / name).write_bytes((identity.parent / name).read_bytes())
     for folder, told in zip(folders, ("trained here", "taken", "taken again")):
         if folder != folders[0]:
-            imports.adopt(folders[folders.index(folder) - 1] / "generator.safetensors", folder, role="identity", parts=parts)
+            imports.adopt(folders[folders.index(folder) - 1] / "generator.safetensors", folder, role="identity",
+                          parts=parts)
         (folder / "artifact.json").write_text(told)
     assert (folders[2] / imports.TRAINING).read_text() == "trained here"
     assert training.load_history(folders[2])["step"].tolist() == [1]
 
 
 def test_a_generator_can_be_mirrored_when_it_is_taken(parts, identity, tmp_path):
-    training.train_flow_gan(parts["pool"], tmp_path, steps=1, warm_up=1, batch_size=2, image_options={"width": 8, "n_blocks": 1})
+    training.train_flow_gan(parts["pool"], tmp_path, steps=1, warm_up=1, batch_size=2,
+                            image_options={"width": 8, "n_blocks": 1})
     path, made = tmp_path / "generator.safetensors", tmp_path / "made"
     made.mkdir()
     for mirrored in (False, True):

@@ -21,7 +21,8 @@ def with_gradients(convolve, x, weight, bias):
     """The result, its gradients, and the gradients of a function of them."""
     result = convolve(x, weight, bias)
     first = torch.autograd.grad(result.square().mean() + result.sum() / 9, (x, weight, bias), create_graph=True)
-    second = torch.autograd.grad(sum(gradient.square().mean() for gradient in first), (x, weight, bias), allow_unused=True)
+    second = torch.autograd.grad(sum(gradient.square().mean() for gradient in first), (x, weight, bias),
+                                 allow_unused=True)
     return [result, *first, *second]
 
 
@@ -61,7 +62,8 @@ def test_only_wide_layers_in_float32_pay():
         assert not winograd.pays(x, weight)
 
 
-@pytest.mark.parametrize("layer", [lambda: stylegan2.Conv(4, 4, 3), lambda: stylegan2.ModulatedConv(4, 4, 3, latent_size=2)])
+@pytest.mark.parametrize("layer", [lambda: stylegan2.Conv(4, 4, 3),
+                                   lambda: stylegan2.ModulatedConv(4, 4, 3, latent_size=2)])
 def test_stylegan2_uses_it_in_training_alone(always, layer):
     torch.manual_seed(0)
     layer, x = layer(), torch.randn(2, 4, 8, 8)

@@ -36,12 +36,12 @@ class Block(nn.Module):
 class Generator(nn.Module):
     """Imposes an expression on a face, as strongly as wanted and in as many ways as there are latents.
 
-    channels : 1 grey, 3 RGB. n_labels : number of expressions. width : channels at full resolution, a
-    multiple of 8. n_blocks : residual blocks at a quarter of the resolution. latent_size : numbers that vary
-    how an expression is shown. residual_scale : 1 makes the residual at full resolution; 2 at half of it, then it is
-    enlarged and cannot set single pixels, which a discriminator is easily fooled with. flow_scale : 4 makes the flow
-    at a quarter of the resolution, which keeps it even; 2 at half of it, so that lips can part. mirrored : in evaluation
-    mode a face and its mirror image are changed alike: by the mean of what the network says of either, in twice the time.
+    channels : 1 grey, 3 RGB. n_labels : number of expressions. width : channels at full resolution, a multiple of 8.
+    n_blocks : residual blocks at a quarter of the resolution. latent_size : numbers that vary how an expression is
+    shown. residual_scale : 1 makes the residual at full resolution; 2 at half of it, then it is enlarged and cannot set
+    single pixels, which a discriminator is easily fooled with. flow_scale : 4 makes the flow at a quarter of the
+    resolution, which keeps it even; 2 at half of it, so that lips can part. mirrored : in evaluation mode a face and
+    its mirror image are changed alike: by the mean of what the network says of either, in twice the time.
     """
 
     def __init__(self, *, channels=1, n_labels=7, width=16, n_blocks=4, latent_size=8, style_size=64, residual_scale=1,
@@ -130,7 +130,8 @@ class Encoder(nn.Module):
     """Tells from two frames of one sequence how the second shows its expression; used in training alone.
 
     image_size, channels, critic_width : as of pooling.Features. latent_size : of the Generator.
-    Source: Zhu et al., "Toward Multimodal Image-to-Image Translation", NeurIPS 2017 (arXiv 1711.11586), the encoder of cVAE-GAN.
+    Source: Zhu et al., "Toward Multimodal Image-to-Image Translation", NeurIPS 2017 (arXiv 1711.11586), the
+    encoder of cVAE-GAN.
     """
 
     def __init__(self, *, image_size, channels=1, latent_size=8, critic_width=16):

@@ -22,7 +22,8 @@ def _norm(channels):
 
 
 class _InstanceNorm(nn.InstanceNorm2d):
-    """Compiled while a GPU trains it, as the library's own copies the channels, which are last, to the front and back."""
+    """Compiled while a GPU trains it, as the library's own copies the channels, which are last, to the
+    front and back."""
 
     def forward(self, x):
         compiled = x.is_cuda and self.training and compiled_norm()
@@ -39,7 +40,8 @@ def _normalised(x, weight, bias, eps):
 @cache
 def compiled_norm():
     """`_normalised`, compiled for GPUs, or None where the compiler does not work (it needs Triton and a C compiler)."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)  # one for each size, with and without gradients
+    torch._dynamo.config.recompile_limit = max(
+        torch._dynamo.config.recompile_limit, 64)  # one for each size, with and without gradients
     compiled = torch.compile(_normalised, dynamic=False)
     try:
         compiled(torch.ones(1, 8, 4, 4, device="cuda"), *torch.ones(2, 8, device="cuda"), 1e-5)
@@ -57,8 +59,8 @@ class _Conv3x3(nn.Conv2d):
 
 
 class _ToPixels(nn.Conv2d):
-    """A convolution of odd size to few channels; on a CPU it computes 2x2 pixels as one of four times as many channels, as
-    the library computes channels in sixteens."""
+    """A convolution of odd size to few channels; on a CPU it computes 2x2 pixels as one of four times as many channels,
+    as the library computes channels in sixteens."""
 
     def forward(self, x):
         if x.device.type != "cpu" or x.shape[2] % 2 or x.shape[3] % 2:

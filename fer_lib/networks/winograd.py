@@ -1,6 +1,7 @@
 """3x3 convolutions with a quarter of the multiplications, for training wide networks on processors.
 
-Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016 (arXiv 1509.09308), section 4: F(4x4, 3x3).
+Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016 (arXiv 1509.09308),
+section 4: F(4x4, 3x3).
 """
 
 import math
@@ -58,7 +59,8 @@ class _Convolution(Function):
         pair = (gradient, x, 2 - ctx.padding) if ctx.adjoint else (x, gradient, ctx.padding)
         to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
         return (_Convolution.apply(gradient, weight, None, 2 - ctx.padding, not ctx.adjoint) if to_x else None,
-                _WeightGradient.apply(*pair) if to_weight else None, gradient.sum((0, 2, 3)) if to_bias else None, None, None)
+                _WeightGradient.apply(*pair) if to_weight else None, gradient.sum((0, 2, 3)) if to_bias else None,
+                None, None)
 
 
 class _WeightGradient(Function):

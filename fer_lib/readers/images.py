@@ -124,7 +124,8 @@ def decode(content, *, image_size, channels, name, detectors=None):
         try:
             pixels, found = alignment.align_image(np.asarray(image), image_size=image_size, detectors=detectors)
         except cv2.error as error:  # a picture of a few pixels' width
-            raise FerError(f"{name} is too narrow to look for a face in ({image.width} x {image.height}); remove it") from error
+            raise FerError(f"{name} is too narrow to look for a face in ({image.width} x {image.height}); "
+                           "remove it") from error
     else:
         pixels, found = np.asarray(alignment.centre_square(image, image_size)), ""
     pixels = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -113,7 +113,8 @@ def read_csv(root, *, image_size, channels, align=False):
     """
     path = Path(root).expanduser()
     if not path.is_file():
-        raise FerError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; the reader 'csv' needs the CSV file itself")
+        raise FerError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; "
+                       "the reader 'csv' needs the CSV file itself")
     source = images.Source(path.parent, (path.name,))
     rows, seen = [], set()
     for line, record in csv_records(source, path.name, ("path", "expression", "subject")):
@@ -196,7 +197,8 @@ def _pixel_table(source):
     tables = sorted((name for name in source.names if name.lower().endswith(".csv")),
                     key=lambda name: PurePosixPath(name).name != "fer2013.csv")
     pictures = any(name.lower().endswith(images.IMAGE_ENDINGS) for name in source.names)
-    whole = (name for name in tables if {"emotion", "pixels", "Usage"} <= {column.strip() for column in _header(source, name)})
+    whole = (name for name in tables
+             if {"emotion", "pixels", "Usage"} <= {column.strip() for column in _header(source, name)})
     return next(whole, None if pictures or not tables else tables[0])
 
 
