@@ -4,6 +4,7 @@
 """
 
 from fer_lib import statistics, study
+from fer_lib.curves import GROUP, MIN_CELLS
 from fer_lib.design import FEW_SEEDS
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
@@ -214,9 +215,10 @@ def _law(table, cells, test_set, usual):
             and (not study.ARMS[cell.arm].uses_bank
                  or (cell.intensity, cell.truncation) == (usual.get("intensity", 1.0), usual.get("truncation", 1.0)))]
     mixed = {(cell.n_real, cell.ratio, cell.weight) for cell in kept if cell.arm == "mixed"}
-    if len(mixed) < 6 or not _has(kept, "real_long"):
+    if len(mixed) < MIN_CELLS or not _has(kept, "real_long"):
         return None
-    return statistics.law(statistics.gains_table(rows_of(table, kept), test_set=test_set))
+    gains = statistics.gains_table(rows_of(table, kept), test_set=test_set)
+    return statistics.law(gains) if len(gains.groupby(GROUP)) >= MIN_CELLS else None
 
 
 def variance(table, cells, folder, tests, n_real, ratio, usual):
@@ -240,7 +242,7 @@ def by_intensity(cells, folder, tests, ratio, arms=("real_long", "mixed", "gener
     """Accuracy of some arms of a group on faint and on strong expressions, where the test faces' intensity is known.
 
     Returns test set -> dict of `accuracy`, list of dicts as the rows of diagnostics.accuracy_by_intensity, and
-    `slopes`, arm -> diagnostics.intensity_slope, without arms that are always or never right; test sets of unknown
+    `slopes`, arm -> diagnostics.intensity_slope, without arms for which there is none; test sets of unknown
     intensity are left out.
     """
     keys = [(arm, 0.0 if arm in study.WITHOUT_RATIO else float(ratio)) for arm in arms]
@@ -251,10 +253,18 @@ def by_intensity(cells, folder, tests, ratio, arms=("real_long", "mixed", "gener
         given, people = known[name].table["intensity"].to_numpy(float), known[name].subjects
         rows = {key[0]: correct[key] for key in keys if key in correct}
         table = statistics.accuracy_by_intensity(rows, given, clusters=people, **options)
+        slopes = {arm: _slope(row, given, people) for arm, row in rows.items()}
         found[name] = {"accuracy": table.to_dict("records"),
-                       "slopes": {arm: statistics.intensity_slope(row, given, clusters=people)
-                                  for arm, row in rows.items() if 0 < row.mean() < 1}}
+                       "slopes": {arm: slope for arm, slope in slopes.items() if slope}}
     return found
+
+
+def _slope(correct, intensity, people):
+    """diagnostics.intensity_slope, or None where these faces give none."""
+    try:
+        return statistics.intensity_slope(correct, intensity, clusters=people)
+    except FerError:
+        return None
 
 
 def probabilities(cells, folder, test_set, keys):
@@ -275,17 +285,22 @@ def sentences(summary, origin="real"):
     """The answer in three sentences: the gain, what controls say of it, and where more stops helping. List of str."""
     main, ratio = summary["main_contrast"], summary["headline_ratio"]
     points, relative = main["gain_points"], main["gain_relative"]
-    effect = "raise" if points["low"] > 0 else "lower" if points["high"] < 0 else "do not clearly change"
+    few = main.get("gain_points_anova") if main["seeds"] < FEW_SEEDS else None
+    judged = points if few is None else few
+    if judged["low"] is None:
+        effect = "may change"
+    else:
+        effect = "raise" if judged["low"] > 0 else "lower" if judged["high"] < 0 else "do not clearly change"
     baseline = f"{origin} faces alone" + (" at as many updates" if main["baseline"] == "real_long" else "")
     told = [f"{ratio:g} generated faces for each of {summary.get('n_real', 'the')} {origin} ones {effect} the "
             f"accuracy: {main['accuracy']:.3f} against {main['baseline_accuracy']:.3f} with {baseline}, "
-            f"{points['estimate']:+.1f} points ({points['low']:+.1f} to {points['high']:+.1f}), "
-            f"relative {relative['estimate']:+.0%} ({relative['low']:+.0%} to {relative['high']:+.0%}); "
-            f"{main['seeds']} seeds, test set {summary['test_set']}."]
-    few = main.get("gain_points_anova")
-    if main["seeds"] < FEW_SEEDS and few and few["low"] is None:
+            f"{points['estimate']:+.1f} points ({points['low']:+.1f} to {points['high']:+.1f})"
+            + ("" if relative["estimate"] is None else f", relative {relative['estimate']:+.0%} "
+               f"({relative['low']:+.0%} to {relative['high']:+.0%})")
+            + f"; {main['seeds']} seeds, test set {summary['test_set']}."]
+    if few and few["low"] is None:
         told[0] += " How much other seeds would change cannot be told from these."
-    elif main["seeds"] < FEW_SEEDS and few:
+    elif few:
         told[0] += (f" With so few seeds analysis of variance is to be trusted, which says {few['low']:+.1f} to "
                     f"{few['high']:+.1f} points"
                     + (" and so does not exclude 0." if few["low"] <= 0 <= few["high"] else "."))
@@ -300,5 +315,7 @@ def sentences(summary, origin="real"):
     bound = summary["upper_bound"]
     told.append(f"More than {bound['ratio']:.1f} for each ({bound['low']:.1f} to {bound['high']:.1f}) did not help "
                 "further." if bound["identified"]
+                else f"More than {bound['at_most']:.1f} for each did not help further; fewer may do, which this grid "
+                "does not tell." if bound.get("at_most")
                 else "A point from which on more does not help is not identified within this grid.")
     return told

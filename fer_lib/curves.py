@@ -7,70 +7,99 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fer_lib.errors import FerError
-from fer_lib.intervals import POINTS, as_pairs, cluster_codes, interval, resampled_means
+from fer_lib.intervals import POINTS, as_pairs, cluster_codes, crossed_weights, interval
 from fer_lib.labels import EXPRESSIONS
 
-CLEAR = 2.0  # a difference of AICc from which one shape counts as better
+CLEAR = 2.0  # a difference of AIC from which one shape counts as better
 ENDLESS = ("flat", "line", "slowing")  # shapes without a turn
+SLOWING = [lambda r, k=k: np.log1p(k * r) for k in np.geomspace(0.1, 300, 40)] + [
+    lambda r, c=c: r**c for c in np.linspace(0.1, 0.9, 17)]  # that rise ever more slowly, but without end
 EXPONENTS = np.geomspace(0.02, 3, 120)  # of learning curves
 EDGE = 1e-9
+LEAST_ERROR = 1e-4  # of an accuracy: what is smaller is rounding
 
 
 # ---- the point of no further gain ----------------------------------------------------------------------
 
-def upper_bound(ratios, accuracies, *, resampled=None, resamples=2_000, level=0.95, seed=0):
+def upper_bound(ratios, accuracies, *, resampled=None, images=None, resamples=2_000, level=0.95, seed=0):
     """The ratio at which the accuracy stops rising, by comparing five shapes.
 
-    Each seed has its own level; the shape is common: flat, line, slowing (a line in log(1 + ratio), which rises ever
-    more slowly but without end), plateau (a line up to a knee and flat beyond) or rise_fall (a line up to a peak and
-    another down beyond). The answer is the knee or the peak of the better of the last two. The maximum is
-    never taken as the answer: of equal ratios the luckiest would win.
+    The shapes of the mean curve: flat, line, slowing (the best of lines in log(1 + k * ratio) and in powers of the
+    ratio, which rise ever more slowly but without end), plateau (a line up to a knee and flat beyond) or rise_fall (a
+    line up to a peak and another down beyond), by least squares that reckon with how the errors of ratios go together.
+    The answer is the knee or the peak of the better of the last two. The maximum is never taken as the answer: of equal
+    ratios the luckiest would win.
 
     ratios : float [R], 0 included (the baseline), at least 3 of them, increasing.
     accuracies : float [seeds, R], of `mixed` at these ratios on one test set, fractions.
     resampled : float [n, R], mean curves in resamples of seeds and test subjects together, or None to resample
         the seeds alone; the interval then holds for these very test images.
+    images : float [n, R], mean curves in resamples of the test subjects alone, or None: their part of the errors, which
+        more seeds do not make smaller.
     Returns a dict: ratio; low and high, its interval (the whole grid for one seed); identified, True only where
-    the ratio lies inside the grid, its interval ends before the largest ratio, the interval of the rise up to it
-    excludes 0, and its shape beats flat, line and slowing by more than 2 units of AICc; preferred, the shape with the
-    lowest AICc; turn, the shape that `ratio` belongs to; falls, True where rise_fall beats every other shape by
-    more than 2; rise_points and change_beyond_points {estimate, low, high}, of the fit, from ratio 0 to the turn
-    and from there to the largest ratio; delta_aicc, shape -> AICc above the lowest (None: too few points to fit).
-    Raises FerError when shapes do not fit or ratios are fewer than 3.
-    Source: AICc, Hurvich & Tsai (1989); a difference above 2, Burnham & Anderson (2002), section 2.6.
+    the interval lies inside the grid, that of the rise up to it excludes 0, and its shape beats flat, line and slowing
+    by more than 2 units of AIC; at_most, `high` where all this holds but the interval begins at the smallest ratio, so
+    that an earlier end cannot be told, or else None; preferred, the shape with the lowest AIC; turn, the shape that
+    `ratio` belongs to; falls, True where rise_fall beats every other shape by more than 2; rise_points and
+    change_beyond_points {estimate, low, high}, of the fit, from ratio 0 to the turn and from there to the largest ratio
+    (0 for a plateau, which is flat there by its definition); delta_aicc, shape -> AIC above the lowest.
+    Raises FerError when shapes do not fit, a value is no number or ratios are fewer than 3.
+    Source: generalised least squares and Akaike's criterion for errors of known size; a difference above 2, Burnham &
+    Anderson (2002), section 2.6.
     """
     ratios, accuracies = np.asarray(ratios, float), np.atleast_2d(accuracies)
     if len(ratios) < 3 or accuracies.shape[1] != len(ratios) or (np.diff(ratios) <= 0).any():
         raise FerError(f"A point of no further gain needs at least 3 increasing ratios and an accuracy for "
                        f"each, not {len(ratios)} ratios and {list(accuracies.shape)} accuracies: add ratios.")
+    if not np.isfinite(accuracies).all():
+        raise FerError("A point of no further gain needs an accuracy for each ratio and seed, and one is no number: "
+                       "leave that ratio out.")
     if resampled is None:
         draws = np.random.default_rng(seed).integers(len(accuracies), size=(resamples, len(accuracies)))
         resampled = accuracies[draws].mean(1)
-    scores = _shape_scores(ratios, accuracies)
+    root = _root_of_precision(accuracies, images)
+    scores = _shape_scores(ratios, accuracies.mean(0), root)
     turn = min(("plateau", "rise_fall"), key=scores.get)
-    fit = _turning_fit(ratios, accuracies.mean(0)[None], falling=turn == "rise_fall")
-    fits = _turning_fit(ratios, resampled, falling=turn == "rise_fall")
+    fit = _turning_fit(ratios, accuracies.mean(0)[None], root, falling=turn == "rise_fall")
+    fits = _turning_fit(ratios, resampled, root, falling=turn == "rise_fall")
     found = {name: interval(fit[name][0], fits[name], level) for name in ("knot", "rise", "beyond")}
     knot = found["knot"] if len(accuracies) > 1 else {**found["knot"], "low": ratios[1], "high": ratios[-1]}
-    inside = ratios[1] < knot["estimate"] and knot["high"] < ratios[-1] and found["rise"]["low"] > 0
     clear = all(scores[turn] + CLEAR < scores[other] for other in ENDLESS)
+    ends = bool(clear and knot["high"] < ratios[-1] and found["rise"]["low"] > 0)
     falls = all(scores["rise_fall"] + CLEAR < scores[other] for other in (*ENDLESS, "plateau"))
+    inside = bool(ratios[1] < knot["low"])
     return {"ratio": knot["estimate"], "low": float(knot["low"]), "high": float(knot["high"]),
-            "identified": bool(clear and inside), "preferred": min(scores, key=scores.get), "turn": turn,
+            "identified": ends and inside, "at_most": float(knot["high"]) if ends and not inside else None,
+            "preferred": min(scores, key=scores.get), "turn": turn,
             "falls": falls, "rise_points": _in_points(found["rise"]),
             "change_beyond_points": _in_points(found["beyond"]), "delta_aicc": _above_lowest(scores)}
 
 
-def _turning_fit(ratios, curves, *, falling, n_knots=200):
+def _root_of_precision(accuracies, images):
+    """Matrix [R, R] that turns mean curves into ones whose errors are independent and of size 1, whatever their level.
+
+    The errors of classifiers, as what seeds and ratios leave over, and those of the test images.
+    """
+    n_seeds, n = accuracies.shape
+    left = accuracies - accuracies.mean(0) - accuracies.mean(1, keepdims=True) + accuracies.mean()
+    own = (left**2).sum() / ((n_seeds - 1) * (n - 1)) / n_seeds if n_seeds > 1 else 0.0
+    errors = (own + LEAST_ERROR**2) * np.eye(n) + (0 if images is None else np.cov(images, rowvar=False))
+    precision = np.linalg.inv(errors)
+    precision -= np.outer(precision.sum(0), precision.sum(0)) / precision.sum()  # no matter what is added to all
+    values, vectors = np.linalg.eigh(precision)
+    return vectors * np.sqrt(values.clip(0)) @ vectors.T
+
+
+def _turning_fit(ratios, curves, root, *, falling, n_knots=200):
     """Least squares of y = c + up * min(ratio, knot) - down * max(ratio - knot, 0), up and down at least 0.
 
-    curves : float [n, R]. falling : whether down may differ from 0.
+    curves : float [n, R]. root : of `_root_of_precision`. falling : whether down may differ from 0.
     Returns a dict of float [n]: knot, the best of a grid (the last one, a grid edge, without any rise); explained,
     the sum of squares; rise and beyond, the changes from the first ratio to the knot and from it to the last.
     """
     knots = np.linspace(ratios[1], ratios[-1], n_knots)
     before, after = np.minimum(ratios, knots[:, None]), -np.maximum(ratios - knots[:, None], 0)
-    before, after = (ramp - ramp.mean(1, keepdims=True) for ramp in (before, after))
+    before, after, curves = (lines @ root for lines in (before, after, curves))
     up, down = _two_slopes(curves, before, after) if falling else (_one_slope(curves, before), 0.0)
     # With c free, the explained sum of squares of a least-squares fit is its slopes times their moments.
     explained = up * (curves @ before.T) + down * (curves @ after.T)
@@ -99,26 +128,20 @@ def _two_slopes(curves, before, after):
     return np.where(up < 0, 0, up), np.where(up < 0, 0, down)
 
 
-def _shape_scores(ratios, accuracies):
-    """AICc of the five shapes, each with one level per seed. Returns dict shape -> float."""
-    n_levels, n = len(accuracies), accuracies.size
-    centred = accuracies - accuracies.mean(1, keepdims=True)
-    mean, explained = centred.mean(0)[None], {"flat": (0.0, 0)}
-    for shape, ramp in (("line", ratios - ratios.mean()), ("slowing", np.log1p(ratios) - np.log1p(ratios).mean())):
-        explained[shape] = float((mean @ ramp)[0]) ** 2 / (ramp**2).sum(), 1
+def _shape_scores(ratios, curve, root):
+    """AIC of the five shapes: what a shape leaves over, in errors of size 1, + 2 for each of its parameters."""
+    explained = {"flat": (0.0, 0)}
+    for shape, forms, parameters in (("line", [lambda r: r], 1), ("slowing", SLOWING, 2)):
+        ramps = np.stack([form(ratios) for form in forms]) @ root
+        slopes = _one_slope((curve @ root)[None], ramps) if shape == "slowing" else (
+            (curve @ root)[None] @ ramps.T / (ramps**2).sum(1))
+        explained[shape] = float((slopes**2 * (ramps**2).sum(1)).max()), parameters
     for shape, parameters in (("plateau", 2), ("rise_fall", 3)):
-        fit = _turning_fit(ratios, mean, falling=shape == "rise_fall")
+        fit = _turning_fit(ratios, curve[None], root, falling=shape == "rise_fall")
         explained[shape] = float(fit["explained"][0]), parameters
-    total = (centred**2).sum()
-    return {shape: _aicc(total - n_levels * squares, n, n_levels + parameters + 1)
+    total = float(((curve @ root) ** 2).sum())
+    return {shape: total - squares + 2 * parameters if parameters + 1 < len(ratios) else float("inf")
             for shape, (squares, parameters) in explained.items()}
-
-
-def _aicc(residual_squares, n, k):
-    """AICc = n ln(RSS / n) + 2k + 2k(k+1) / (n-k-1), for Gaussian residuals and k parameters."""
-    if n - k - 1 <= 0:
-        return float("inf")
-    return n * np.log(max(residual_squares, 1e-12) / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
 
 
 def _in_points(estimate):
@@ -176,16 +199,16 @@ def worth(by_size, n_real, ratio, *, arm="mixed", baseline="real", codes=None, c
     """What one generated face is worth in real ones: (equivalent number of real images - n_real) / n_generated.
 
     by_size : dict n_real -> dict (arm, ratio) -> bool [seeds, images], of one test set; the arm `baseline` at 3 or
-        more sizes, `arm` at `n_real` and `ratio`. Row s comes from the same seed everywhere; where arms have
-        different numbers of rows, the first ones that all have are used.
+        more sizes, `arm` at `n_real` and `ratio`. Of arms with equally many rows row s comes from the same seed, and
+        resamples draw them together; arms with other numbers of rows are drawn on their own.
     codes : int [images], 0..5; where given, the same for the recall of every expression.
     clusters, resamples, level, seed : as in intervals.paired_gain.
     Returns a dict: estimate, low, high (real images per generated one; None where beyond the measured sizes),
     identified (none of the three is None), bound ("above" or "below" the measured range, or None), range (what
     could have been shown), equivalent {estimate, low, high} (real images, clipped to the measured sizes), curve
-    {a, b, c, sizes, accuracies, low, high}, accuracy {estimate, low, high} of the arm, n_real, ratio, seeds; with
-    codes also expressions, expression -> the same.
-    Raises FerError when an arm or a third size is missing.
+    {a, b, c, sizes, seeds (of each size), accuracies, low, high}, accuracy {estimate, low, high} of the arm, n_real,
+    ratio, seeds (of the arm); with codes also expressions, expression -> the same.
+    Raises FerError when an arm or a third size is missing, or the ratio is 0.
     """
     options = {"clusters": clusters, "resamples": resamples, "level": level, "seed": seed}
     sizes, curve, mixed = _worth_arms(by_size, n_real, ratio, arm, baseline)
@@ -200,7 +223,9 @@ def worth(by_size, n_real, ratio, *, arm="mixed", baseline="real", codes=None, c
 
 
 def _worth_arms(by_size, n_real, ratio, arm, baseline):
-    """(sizes, the baseline at each of them, the arm), cut to the seeds that all of them have."""
+    """(sizes, the baseline at each of them, the arm)."""
+    if not ratio > 0:
+        raise FerError(f"At ratio {ratio:g} no face is generated, so that none has a worth: choose a larger one.")
     curve = {}
     for size in sorted(by_size):
         ratios = [r for name, r in by_size[size] if name == baseline]
@@ -210,16 +235,16 @@ def _worth_arms(by_size, n_real, ratio, arm, baseline):
     if mixed is None or len(curve) < 3:
         raise FerError(f"The worth of a generated face needs the arm {arm} at n_real {n_real} and ratio {ratio:g}, and "
                        f"the arm {baseline} at 3 or more n_real, not {sorted(curve)}: add them to the study.")
-    n_seeds = min(map(len, [mixed, *curve.values()]))
-    mixed, *arms = as_pairs(*(rows[:n_seeds] for rows in [mixed, *curve.values()]))
-    return list(curve), arms, mixed
+    arms = [np.atleast_2d(rows) for rows in [mixed, *curve.values()]]
+    as_pairs(*(rows[:1] for rows in arms))
+    return list(curve), arms[1:], arms[0]
 
 
 def _worth(sizes, curve, mixed, n_real, ratio, *, counted, clusters, resamples, level, seed):
     groups = cluster_codes(clusters, mixed.shape[1])
     kept = slice(None) if counted is None else counted
     means = np.array([rows[:, kept].mean() for rows in [*curve, mixed]])
-    resampled = resampled_means([*curve, mixed], groups, resamples=resamples, seed=seed, counted=counted).T
+    resampled = _means_of_own_seeds([*curve, mixed], groups, resamples=resamples, seed=seed, counted=counted)
     resampled = resampled[np.isfinite(resampled).all(1)]
     fit = learning_curve(sizes, means[:-1])
     n, = equivalent_size(fit, means[-1:], sizes)
@@ -233,8 +258,26 @@ def _worth(sizes, curve, mixed, n_real, ratio, *, counted, clusters, resamples, 
             "range": [(size - n_real) / (ratio * n_real) for size in (min(sizes), max(sizes))],
             "equivalent": equivalent, "accuracy": interval(means[-1], resampled[:, -1], level),
             "curve": {**{name: float(value[0]) for name, value in fit.items()}, "sizes": [int(s) for s in sizes],
+                      "seeds": [len(rows) for rows in curve],
                       "accuracies": means[:-1].tolist(), "low": limits[0, :-1].tolist(),
                       "high": limits[1, :-1].tolist()}}
+
+
+def _means_of_own_seeds(arms, groups, *, resamples, seed, counted):
+    """As intervals.resampled_means, of arms whose numbers of seeds differ: float64 [resamples, arms].
+
+    All are tested on the same draw of images; those of equally many seeds share the draw of these, too.
+    """
+    most = max(map(len, arms))
+    images = crossed_weights(most, groups.max() + 1, resamples, seed)[1].astype(float)
+    counted = np.ones(len(groups)) if counted is None else np.asarray(counted, float)
+    sizes, means = images @ np.bincount(groups, counted), []
+    for rows in arms:
+        sums = np.stack([np.bincount(groups, row * counted) for row in np.asarray(rows, float)])
+        seeds = crossed_weights(len(rows), groups.max() + 1, resamples, seed)[0]
+        total = ((images @ sums.T) * seeds).sum(1)
+        means.append(np.divide(total, sizes * len(rows), out=np.full(resamples, np.nan), where=sizes > 0))
+    return np.stack(means, 1)
 
 
 # ---- a law of the gain ---------------------------------------------------------------------------------
@@ -246,6 +289,7 @@ LAW = {"log n_real": lambda n, r, w: np.log(n), "log ratio": lambda n, r, w: np.
 
 ALPHAS = np.geomspace(1e-2, 1e4, 25)  # ridge penalties; the largest leaves little but the mean
 GROUP = ["n_real", "ratio", "weight"]
+MIN_CELLS = 6
 SEEDS = ["split_seed", "generator_seed", "train_seed"]
 
 
@@ -275,33 +319,51 @@ def law(gains, *, resamples=10_000, level=0.95, seed=0):
 
     A ridge regression on the terms of `LAW`, fitted to the mean gain of each cell (n_real, ratio, weight); the
     penalty is chosen by leave-one-out within the cells that it is fitted to. Each cell in turn is predicted from
-    all others, and so is it by their mean, the least that a law must beat.
+    all others, and so is it by their mean, the least that a law must beat. Cells of one n_real are gains over the same
+    classifiers without generated faces, whose luck would give a cell away; so the seeds are halved, every other one, and
+    a cell's gain in one half is predicted from the others' in the other half. Where fewer than 6 cells have two
+    seeds, all are taken together.
 
-    gains : DataFrame with n_real, ratio (> 0), weight (> 0) and gain (percentage points), one row per seed.
-    Returns a dict: coefficients (term -> points per unit, with intercept, of the fit to all cells), alpha, cells,
-    rmse_points and mae_points {law, mean}, better {estimate, low, high} (RMSE of the mean minus that of the law,
-    points; the cells are resampled), beats_mean (low > 0), noise_points (root mean square standard error of the
-    cells' own gains, what no law can go below; None for single seeds), predictions (list of dicts n_real, ratio,
-    weight, gain, law, mean).
+    gains : DataFrame with n_real, ratio (> 0), weight (> 0) and gain (percentage points), one row per seed, as
+        `gains_table` returns it; without its columns of seeds the rows of a cell count as seeds in their order.
+    Returns a dict: coefficients (term -> points per unit, with intercept, of the fit to all cells and seeds), alpha,
+    cells, rmse_points and mae_points {law, mean}, which hold the chance of half of the seeds, better {estimate, low,
+    high} (RMSE of the mean minus that of the law, points; the n_real are resampled, and the cells of each), beats_mean
+    (low > 0), noise_points
+    (root mean square standard error of the gains that are predicted; None for single seeds), predictions (list of dicts
+    n_real, ratio, weight, gain of all seeds, law, mean).
     Raises FerError when there are fewer than 6 cells, or a ratio or weight is not above 0.
     """
-    cells = gains.groupby(GROUP)["gain"].agg(["mean", "sem"]).reset_index()
-    if len(cells) < 6 or (cells[["ratio", "weight"]] <= 0).any(axis=None):
-        raise FerError(f"A law of the gain needs at least 6 cells (n_real, ratio, weight) with ratio and weight above "
-                       f"0, not {len(cells)}: add n_real, ratios or weights to the study.")
-    terms = _terms(cells)
-    gain = cells["mean"].to_numpy()
-    unseen = np.array([_left_out(terms, gain, row) for row in range(len(cells))])
-    errors = unseen - gain[:, None]
+    cells = gains.groupby(GROUP)["gain"].mean().reset_index()
+    if len(cells) < MIN_CELLS or (cells[["ratio", "weight"]] <= 0).any(axis=None):
+        raise FerError(f"A law of the gain needs at least {MIN_CELLS} cells (n_real, ratio, weight) with ratio and "
+                       f"weight above 0, not {len(cells)}: add n_real, ratios or weights to the study.")
+    terms, gain = _terms(cells), cells["gain"].to_numpy()
+    halves, standard_errors = _halves(gains, cells)
+    unseen = np.array([[_left_out(terms, half, row) for row in range(len(cells))] for half in halves])
+    errors = unseen - halves[::-1, :, None]
     model = _ridge().fit(terms, gain)
     return {"coefficients": _coefficients(model), "alpha": float(model[-1].alpha_), "cells": len(cells),
-            "rmse_points": dict(zip(("law", "mean"), map(float, np.sqrt((errors**2).mean(0))), strict=True)),
-            "mae_points": dict(zip(("law", "mean"), map(float, np.abs(errors).mean(0)), strict=True)),
-            **_better(errors, resamples, level, seed), "noise_points": _noise(cells["sem"]),
+            "rmse_points": dict(zip(("law", "mean"), map(float, np.sqrt(np.nanmean(errors**2, (0, 1)))), strict=True)),
+            "mae_points": dict(zip(("law", "mean"), map(float, np.nanmean(np.abs(errors), (0, 1))), strict=True)),
+            **_better(errors, cells["n_real"].to_numpy(), resamples, level, seed), "noise_points": _noise(standard_errors),
             "predictions": [{"n_real": int(n), "ratio": float(r), "weight": float(w), "gain": float(g),
                              "law": float(by_law), "mean": float(by_mean)}
-                            for (n, r, w), g, (by_law, by_mean) in zip(cells[GROUP].to_numpy(), gain, unseen,
+                            for (n, r, w), g, (by_law, by_mean) in zip(cells[GROUP].to_numpy(), gain, unseen.mean(0),
                                                                        strict=True)]}
+
+
+def _halves(gains, cells):
+    """Mean gain of every cell in either half of the seeds, float [2, cells], NaN where it has none there, and its
+    standard error; both halves are the whole where too few cells have a second seed."""
+    known = [name for name in SEEDS if name in gains]
+    number = (gains.groupby(known, sort=True).ngroup() if known else gains.groupby(GROUP).cumcount()).to_numpy()
+    places = pd.MultiIndex.from_frame(cells[GROUP])
+    found = [gains[number % 2 == half].groupby(GROUP)["gain"].agg(["mean", "sem"]).reindex(places) for half in (0, 1)]
+    means, errors = (np.stack([part[name].to_numpy() for part in found]) for name in ("mean", "sem"))
+    if np.isfinite(means).all(0).sum() < MIN_CELLS:
+        means, errors = np.tile(gains.groupby(GROUP)["gain"].mean().reindex(places).to_numpy(), (2, 1)), errors * np.nan
+    return means, errors
 
 
 def predict_gain(fitted, n_real, ratio, weight=1.0):
@@ -320,8 +382,8 @@ def _ridge():
 
 
 def _left_out(terms, gain, row):
-    """Prediction of one cell from all others, by the law and by their mean."""
-    others = np.arange(len(gain)) != row
+    """Prediction of one cell from all others whose gain is known, by the law and by their mean."""
+    others = (np.arange(len(gain)) != row) & np.isfinite(gain)
     return _ridge().fit(terms[others], gain[others]).predict(terms[[row]])[0], gain[others].mean()
 
 
@@ -332,15 +394,23 @@ def _coefficients(model):
             **dict(zip(LAW, map(float, slopes), strict=True))}
 
 
-def _better(errors, resamples, level, seed):
-    """RMSE of the mean minus RMSE of the law, with the cells resampled."""
-    draws = np.random.default_rng(seed).integers(len(errors), size=(resamples, len(errors)))
-    by_law, by_mean = np.sqrt((errors[draws] ** 2).mean(1)).T
-    estimate = np.sqrt((errors[:, 1] ** 2).mean()) - np.sqrt((errors[:, 0] ** 2).mean())
+def _better(errors, sizes, resamples, level, seed):
+    """RMSE of the mean minus RMSE of the law; the n_real are resampled, and the cells of each.
+
+    errors : float [halves, cells, 2]. sizes : [cells], their n_real, which share the luck of what they are gains over.
+    """
+    square, rng = np.nanmean(errors**2, 0), np.random.default_rng(seed)
+    groups = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
+    drawn = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=resamples)
+    often = np.zeros((resamples, len(square)))
+    for count, cells in zip(drawn.T, groups, strict=True):
+        often[:, cells] = rng.multinomial(count * len(cells), np.full(len(cells), 1 / len(cells)))
+    by_law, by_mean = np.sqrt(often @ square / often.sum(1, keepdims=True)).T
+    estimate = np.sqrt(square[:, 1].mean()) - np.sqrt(square[:, 0].mean())
     better = interval(estimate, by_mean - by_law, level)
     return {"better": better, "beats_mean": better["low"] > 0}
 
 
 def _noise(standard_errors):
-    known = standard_errors.dropna()
+    known = standard_errors[np.isfinite(standard_errors)]
     return float(np.sqrt((known**2).mean())) if len(known) else None

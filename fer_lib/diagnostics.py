@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 import torch
+from scipy import stats
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fer_lib.errors import FerError
@@ -167,7 +168,8 @@ def _intensity_bins(arms, intensity, n_bins):
     n_images = np.atleast_2d(next(iter(arms.values()))).shape[1]
     if intensity.shape != (n_images,) or not np.isfinite(intensity).all():
         raise FerError(f"An intensity is needed for each of the {n_images} test faces: only built-in faces have one.")
-    return intensity, pd.qcut(intensity, min(n_bins, len(np.unique(intensity))), labels=False, duplicates="drop")
+    known, place = np.unique(intensity, return_inverse=True)
+    return intensity, place if len(known) <= n_bins else pd.qcut(intensity, n_bins, labels=False, duplicates="drop")
 
 
 def intensity_slope(correct, intensity, *, clusters=None, level=0.95):
@@ -175,16 +177,25 @@ def intensity_slope(correct, intensity, *, clusters=None, level=0.95):
 
     correct : bool [seeds, images]. intensity : float [images]. clusters : as in intervals.paired_gain.
     Returns a dict: estimate, low, high (change of the log-odds per 0.1 of intensity; robust to subjects, whose
-    images and seeds are one cluster; which seeds were drawn is not in the interval), p.
-    Raises FerError when intensities do not fit, or all predictions are right or all wrong.
+    images and seeds are one cluster; which seeds were drawn is not in the interval), p; both by Student's t with one
+    degree of freedom less than there are subjects.
+    Raises FerError when intensities do not fit or are all the same, there are fewer than 5 subjects, or the predictions
+    are right (or wrong) at all intensities, or above one and at none below.
     Source: logit with cluster-robust covariance, Liang & Zeger (1986), as statsmodels computes it.
     """
     correct, = as_pairs(correct)
     intensity, _ = _intensity_bins({"a": correct}, intensity, 2)
-    if correct.all() or not correct.any():
-        raise FerError("All predictions are right or all are wrong, so no slope can be fitted: take a larger test set.")
-    groups = np.tile(cluster_codes(clusters, correct.shape[1]), len(correct))
+    subjects = cluster_codes(clusters, correct.shape[1])
+    freedom = subjects.max()
+    at = np.tile(intensity, (len(correct), 1))
+    right, wrong = at[correct], at[~correct]
+    if (len(right) == 0 or len(wrong) == 0 or freedom < 4 or right.min() >= wrong.max() or right.max() <= wrong.min()):
+        raise FerError("No slope over the intensity can be fitted to these predictions: take a larger test set, of 5 "
+                       "subjects or more.")
     terms = sm.add_constant(np.tile(10 * (intensity - intensity.mean()), len(correct)))
-    fit = sm.Logit(correct.ravel().astype(float), terms).fit(disp=0, cov_type="cluster", cov_kwds={"groups": groups})
-    low, high = fit.conf_int(alpha=1 - level)[1]
-    return {"estimate": float(fit.params[1]), "low": float(low), "high": float(high), "p": float(fit.pvalues[1])}
+    fit = sm.Logit(correct.ravel().astype(float), terms).fit(
+        disp=0, cov_type="cluster", cov_kwds={"groups": np.tile(subjects, len(correct))})
+    slope, error = float(fit.params[1]), float(fit.bse[1])
+    half = stats.t.ppf((1 + level) / 2, freedom) * error
+    return {"estimate": slope, "low": slope - half, "high": slope + half,
+            "p": float(2 * stats.t.sf(abs(slope) / error, freedom))}

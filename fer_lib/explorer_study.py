@@ -248,6 +248,8 @@ def finding(summary, test_set):
     if bound["identified"]:
         upper = (f"beyond a ratio of {bound['ratio']:.1f} ({bound['low']:.1f} to {bound['high']:.1f}) "
                  "more does not help")
+    elif bound.get("at_most"):
+        upper = f"beyond a ratio of {bound['at_most']:.1f}, or fewer, more does not help"
     return (f"Test set {test_set}: {summary['headline_ratio']:g} generated images for each "
             f"{summary['trained_on']['real']} one change the accuracy by {gained['estimate']:+.1f} points "
             f"({gained['low']:+.1f} to {gained['high']:+.1f}); {upper}.")

@@ -279,6 +279,9 @@ def _mark_bound(axis, bound):
     """Mark the ratio beyond which more does not help, with its interval. Returns a note for the title."""
     if bound is None:
         return ""
+    if bound.get("at_most"):
+        axis.axvspan(bound["low"], bound["high"], color=PALETTE[2], alpha=0.12, linewidth=0, zorder=0)
+        return f"\n(no further gain beyond {bound['at_most']:.1f} or less)"
     if not bound["identified"]:
         return "\n(no point of no further gain identified)"
     axis.axvline(bound["ratio"], color=PALETTE[2], linestyle="-.", linewidth=1, label=NO_FURTHER_GAIN)

@@ -112,6 +112,9 @@ def verdicts(summary, origin):
 
 def bound(found):
     """The point of no further gain, in words."""
+    if found.get("at_most"):
+        return (f"More than {found['at_most']:.3g} generated faces for each one did not help further; fewer may do, "
+                "which this study does not tell.")
     if not found.get("identified"):
         return "The point beyond which more does not help is not identified by this study."
     return (f"More than {found['ratio']:.3g} generated faces for each one did not help further "

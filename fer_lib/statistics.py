@@ -263,9 +263,11 @@ def _bound_of_test(arms, seeds, base, options):
         return {"ratio": None, "low": None, "high": None, "identified": False, "preferred": None}
     curve = paired(arms, seeds, *keys)
     groups = cluster_codes(options["clusters"], curve[0].shape[1])
-    resampled = resampled_means(curve, groups, resamples=min(options["resamples"], 2_000), seed=options["seed"])
+    drawn = {"resamples": min(options["resamples"], 2_000), "seed": options["seed"]}
+    resampled, images = (resampled_means(rows, groups, **drawn).T
+                         for rows in (curve, [each.mean(0, keepdims=True) for each in curve]))
     return upper_bound([0.0, *(ratio for _, ratio in keys[1:])], np.stack([rows.mean(1) for rows in curve], axis=1),
-                       resampled=resampled.T)
+                       resampled=resampled, images=images)
 
 
 def _control_name(arm):

@@ -28,18 +28,20 @@ def variance_split(table, *, correct=None, clusters=None, resamples=2_000, level
         clusters : as in intervals.paired_gain.
     Returns a dict: components, name -> {sd_points {estimate, low, high}, share, identified}, for split, generator,
     train (initialisation, order and whatever suits only one sample: what another training on the same faces would
-    change), all (their sum) and images (another test set; without `correct` not identified); share is the part of
-    the variances of split, generator, train and images, None where one of them is not identified; not_identified,
-    names; seeds, number of each kind; classifiers, int.
-    Raises FerError when columns are missing or there are fewer than 2 classifiers.
+    change), all (their sum, none of them below 0) and images (another test set; without `correct` not identified);
+    share is the part of the variances of split, generator, train and images, None where one of them is not identified;
+    not_identified, names; seeds, number of each kind; classifiers, int.
+    Raises FerError when columns are missing, an accuracy is no number or there are fewer than 2 classifiers.
     Source: method of moments; interval by inverting a Gaussian parametric bootstrap test, the other components at
     their estimates, DiCiccio & Romano (1990); of the sum as in Graybill & Wang (1980).
-    Images: `image_variance`, chi-square interval.
+    Images: `image_variance`, interval of a difference of mean squares, Burdick & Graybill (1992), section 3.3.
     """
     missing = [name for name in (*SEEDS, "accuracy") if name not in table]
     if missing or len(table) < 2:
         raise FerError(f"A variance split needs 2 or more classifiers with {', '.join((*SEEDS, 'accuracy'))}, not "
                        f"{len(table)} ({', '.join(missing) or 'no column'} missing).")
+    if not np.isfinite(table["accuracy"].to_numpy(float)).all():
+        raise FerError("A variance split needs the accuracy of every classifier, and one is no number: leave it out.")
     keys, accuracy = table[list(SEEDS)].to_numpy(), POINTS * table["accuracy"].to_numpy(float)
     forms = _quadratic_forms(keys)
     variances = {name: float(accuracy @ form @ accuracy) for name, form in forms.items()}
@@ -107,7 +109,7 @@ def _component(name, forms, variances, draws, level):
 
 
 def _of_sum(total, parts):
-    """The component `total` with the interval of a sum of variances, where all its parts have one."""
+    """The component `total` as the sum of its parts, with the interval of one, where all of them are known."""
     if not all(part["identified"] for part in (total, *parts)):
         return total
     square = {key: np.array([part["sd_points"][key] ** 2 for part in parts]) for key in ("low", "high")}
@@ -115,7 +117,8 @@ def _of_sum(total, parts):
     low = variances.sum() - np.sqrt(((variances - square["low"]).clip(0) ** 2).sum())
     high = variances.sum() + np.sqrt(((square["high"] - variances) ** 2).sum())
     interval = {"low": float(np.sqrt(max(low, 0))), "high": float(np.sqrt(high))}
-    return {**total, "sd_points": {**total["sd_points"], **interval}}
+    return {**total, "variance": float(variances.sum()),
+            "sd_points": {"estimate": float(np.sqrt(variances.sum())), **interval}}
 
 
 def _inverted(form, observed, own, others, level):
@@ -145,27 +148,54 @@ def image_variance(correct, groups):
     their disagreement, never negative.
     Source: two-way analysis of variance, sums over clusters.
     """
+    shared, disagreement = _mean_squares(correct, groups)
+    return max(0.0, shared - disagreement)
+
+
+def _mean_squares(correct, groups):
+    """What `image_variance` takes the difference of: variances of the mean accuracy, and of what tells classifiers
+    apart in a group."""
     correct = np.asarray(correct, float)
     n_groups, n = groups.max() + 1, correct.shape[1]
     if n_groups < 2:
         raise FerError("The variance over test images needs at least 2 test subjects: take a larger test set.")
     common = correct.mean(0) - correct.mean()
-    shared = (np.bincount(groups, common) ** 2).sum()
+    shared, disagreement = (np.bincount(groups, common) ** 2).sum(), 0.0
     if len(correct) > 1:
         own = correct - correct.mean(1, keepdims=True) - common
         sums = np.stack([np.bincount(groups, row, n_groups) for row in own])
-        shared -= (sums**2).sum() / (len(correct) - 1) / len(correct)
-    return max(0.0, shared * n_groups / (n_groups - 1) / n**2)
+        disagreement = (sums**2).sum() / (len(correct) - 1) / len(correct)
+    scale = n_groups / (n_groups - 1) / n**2
+    return shared * scale, disagreement * scale
 
 
 def _images(correct, clusters, level):
-    """Standard deviation from the test images, with a chi-square interval of groups - 1 degrees of freedom."""
+    """Standard deviation from the test images, with the interval of a difference of two mean squares."""
     if correct is None:
         return dict(NOT_IDENTIFIED)
     groups = cluster_codes(clusters, np.shape(correct)[1])
     if groups.max() == 0:  # a test set of one subject
         return dict(NOT_IDENTIFIED)
-    variance, freedom = POINTS**2 * image_variance(correct, groups), groups.max()
-    high, low = (freedom / stats.chi2.ppf([(1 - level) / 2, (1 + level) / 2], freedom)) ** 0.5 * variance**0.5
-    return {"sd_points": {"estimate": float(variance**0.5), "low": float(low), "high": float(high)},
+    shared, disagreement = (POINTS**2 * part for part in _mean_squares(correct, groups))
+    freedom = groups.max()
+    low, high = _difference_interval(shared, disagreement, freedom, max(1, freedom * (len(correct) - 1)), level)
+    variance = max(0.0, shared - disagreement)
+    return {"sd_points": {"estimate": float(variance**0.5), "low": low**0.5, "high": high**0.5},
             "identified": True, "variance": float(variance)}
+
+
+def _difference_interval(a, b, freedom_a, freedom_b, level):
+    """Interval of the difference of two expected mean squares, not below 0: (low, high).
+
+    Source: Ting et al. (1990); Burdick & Graybill (1992), Confidence Intervals on Variance Components, section 3.3.
+    """
+    tail = (1 - level) / 2
+    limits = {}
+    for end, share in (("low", tail), ("high", 1 - tail)):
+        of_a, of_b = freedom_a / stats.chi2.isf(share, freedom_a), freedom_b / stats.chi2.isf(1 - share, freedom_b)
+        both = stats.f.isf(share, freedom_a, freedom_b)
+        wide_a, wide_b = 1 - of_a, of_b - 1
+        cross = ((both - 1) ** 2 - (wide_a * both) ** 2 - wide_b**2) / both
+        spread = max(0.0, (wide_a * a) ** 2 + (wide_b * b) ** 2 + cross * a * b) ** 0.5
+        limits[end] = max(0.0, float(a - b + (spread if end == "high" else -spread)))
+    return limits["low"], limits["high"]

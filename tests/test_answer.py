@@ -73,7 +73,19 @@ def test_one_seed_has_an_answer_that_says_what_it_cannot_tell():
             "gain_points_anova": {"estimate": 10.0, "low": None, "high": None, "p": None}}
     told = answer.sentences({"main_contrast": main, "headline_ratio": 5.0, "test_set": "lab", "contrasts": {},
                              "upper_bound": {"identified": False}})
-    assert "cannot be told" in told[0] and "analysis of variance" not in told[0]
+    assert "cannot be told" in told[0] and "analysis of variance" not in told[0] and "may change" in told[0]
+
+
+@pytest.mark.parametrize("seeds, anova, words", [(3, (-1, 20), "do not clearly change"), (3, (1, 19), "raise"),
+                                                 (8, (-1, 20), "raise")])
+def test_with_few_seeds_the_verdict_is_that_of_the_interval_to_be_trusted(seeds, anova, words):
+    main = {"seeds": seeds, "accuracy": 0.5, "baseline_accuracy": 0.0, "baseline": "real_long",
+            "gain_points": {"estimate": 10.0, "low": 2.0, "high": 18.0},
+            "gain_relative": {"estimate": None, "low": None, "high": None},
+            "gain_points_anova": {"estimate": 10.0, "low": anova[0], "high": anova[1], "p": 0.1}}
+    told = answer.sentences({"main_contrast": main, "headline_ratio": 5.0, "test_set": "lab", "contrasts": {},
+                             "upper_bound": {"identified": False, "at_most": 2.0}})
+    assert f" {words} the accuracy" in told[0] and "relative" not in told[0] and "More than 2.0" in told[1]
 
 
 def test_a_study_of_another_intensity_has_its_answer(tmp_path):
@@ -99,7 +111,9 @@ def test_a_study_of_another_intensity_has_its_answer(tmp_path):
 @pytest.mark.parametrize("arms, blocks", [
     (["real", "mixed"], [{"n_real": [12, 18, 24], "ratios": [0.5, 1]}]),  # six cells of mixed, but no real_long
     (["real", "real_long", "mixed"],
-     [{"n_real": [12, 18, 24], "weight": [0, 1]}])])  # six, of which three count for nothing
+     [{"n_real": [12, 18, 24], "weight": [0, 1]}]),  # six, of which three count for nothing
+    (["real", "mixed"], [{"n_real": [12, 18, 24], "ratios": [0.5, 1]},
+                         {"arms": ["real_long"], "n_real": 24}])])  # six, of which four have nothing to be compared with
 def test_a_plan_with_too_little_for_a_law_has_its_answer_without_one(tmp_path, arms, blocks):
     cells = study.plan_blocks(blocks, arms=arms, ratios=[1], n_real=24, n_seeds=1)
     assert len({(cell.n_real, cell.ratio, cell.weight) for cell in cells if cell.arm == "mixed"}) == 6
@@ -241,7 +255,8 @@ def test_a_small_plan_has_a_small_answer(found):
 @pytest.mark.parametrize("low, high, verb", [(1, 3, "raise"), (-3, -1, "lower"), (-1, 1, "do not clearly change")])
 def test_the_sentences_follow_the_interval(found, low, high, verb):
     summary = json.loads(json.dumps(found[-1]))
-    summary["main_contrast"]["gain_points"] |= {"low": low, "high": high}
+    for interval in ("gain_points", "gain_points_anova"):  # two seeds: the latter counts
+        summary["main_contrast"][interval] |= {"low": low, "high": high}
     told = answer.sentences(summary, "rendered")
     assert verb in told[0] and "rendered faces alone at as many updates" in told[0] and len(told) == 3
 

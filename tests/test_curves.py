@@ -30,7 +30,9 @@ def classifiers(rng, accuracies, *, n_seeds, n_subjects=50, per_subject=12):
 # ---- saturation ----------------------------------------------------------------------------------------
 
 SHAPES = {"flat": lambda r: 0.55 + 0 * r, "straight": lambda r: 0.5 + 0.02 * r, "falling": lambda r: 0.6 - 0.015 * r,
-          "slowing": lambda r: 0.5 + 0.05 * np.log1p(r), "plateau": lambda r: 0.5 + 0.04 * np.minimum(r, 3),
+          "slowing": lambda r: 0.5 + 0.05 * np.log1p(r), "steep": lambda r: 0.5 + 0.03 * np.log1p(10 * r),
+          "power": lambda r: 0.5 + 0.06 * r**0.3, "early": lambda r: 0.5 + 0.05 * np.minimum(r, 0.2) / 0.2,
+          "plateau": lambda r: 0.5 + 0.04 * np.minimum(r, 3),
           "rise_fall": lambda r: 0.5 + 0.05 * np.minimum(r, 3) - 0.02 * np.maximum(r - 3, 0)}
 
 
@@ -38,15 +40,29 @@ def bounds_of(shape, *, n_seeds=5, worlds=40):
     found = []
     for world in range(worlds):
         arms, subjects = classifiers(np.random.default_rng([world, n_seeds]), SHAPES[shape](RATIOS), n_seeds=n_seeds)
-        resampled = resampled_means(arms, subjects, resamples=400, seed=world).T
-        found.append(statistics.upper_bound(RATIOS, np.stack([arm.mean(1) for arm in arms], 1), resampled=resampled))
+        resampled, images = (resampled_means(rows, subjects, resamples=400, seed=world).T
+                             for rows in (arms, [arm.mean(0, keepdims=True) for arm in arms]))
+        found.append(statistics.upper_bound(RATIOS, np.stack([arm.mean(1) for arm in arms], 1), resampled=resampled,
+                                            images=images))
     return pd.DataFrame(found)
 
 
-@pytest.mark.parametrize("shape", ["flat", "straight", "falling", "slowing"])
+@pytest.mark.parametrize("shape", ["flat", "straight", "falling", "slowing", "steep", "power"])
 def test_no_saturation_is_identified_in_an_endless_shape(shape):
     # 0.05 nominal; of 40 worlds more than 5 would be a chance of 1 in 70.
-    assert bounds_of(shape)["identified"].sum() <= 5
+    bounds = bounds_of(shape)
+    assert bounds["identified"].sum() <= 5 and bounds["at_most"].notna().sum() <= 5
+
+
+def test_an_end_before_the_smallest_ratio_is_only_bounded():
+    bounds = bounds_of("early", n_seeds=8)
+    assert bounds["identified"].sum() <= 2 and bounds["at_most"].notna().sum() >= 4
+    assert (bounds["at_most"].dropna() > 0.5).all() and not (bounds["identified"] & bounds["at_most"].notna()).any()
+
+
+def test_an_accuracy_that_is_no_number_is_refused():
+    with pytest.raises(FerError, match="no number"):
+        statistics.upper_bound(RATIOS, np.where(RATIOS == 3, np.nan, 0.5)[None])
 
 
 def test_a_planted_plateau_is_found_between_changing_images_and_seeds():
@@ -102,6 +118,19 @@ def test_a_worth_beyond_the_measured_sizes_is_only_bounded():
     assert found["range"] == [-0.1, 1.4]
 
 
+def test_a_worth_uses_all_seeds_that_an_arm_has():
+    """Three seeds of the curve, eight of the arm: neither estimate nor interval may rest on the first three alone."""
+    by_size, subjects = study_of_sizes(np.random.default_rng(4), 240, n_seeds=8)
+    fewer = {size: {("real", 0.0): arms["real", 0.0][:3]} for size, arms in by_size.items()}
+    fewer[120]["mixed", 5.0] = by_size[120]["mixed", 5.0]
+    found = statistics.worth(fewer, 120, 5, clusters=subjects, resamples=300)
+    assert found["accuracy"]["estimate"] == by_size[120]["mixed", 5.0].mean() and found["seeds"] == 8
+    assert found["curve"]["seeds"] == [3] * len(SIZES)
+    assert found["equivalent"]["low"] < found["equivalent"]["estimate"] < found["equivalent"]["high"]
+    with pytest.raises(FerError, match="ratio 0"):
+        statistics.worth(by_size, 120, 0)
+
+
 def test_worth_of_every_expression_uses_its_own_recall():
     by_size, subjects = study_of_sizes(np.random.default_rng(1), 240)
     codes = np.arange(len(subjects)) % 6
@@ -154,6 +183,21 @@ def test_no_law_is_claimed_where_the_gain_is_the_same_everywhere():
             for world in range(12)]
     assert sum(fit["beats_mean"] for fit in fits) <= 2
     assert np.mean([fit["rmse_points"]["law"] / fit["rmse_points"]["mean"] for fit in fits]) < 1.15
+
+
+def gains_over_the_same(rng, *, baseline, own, n_seeds=3):
+    """Gains of 4 points everywhere, whose cells of one n_real share the chance of their classifiers without added."""
+    rows = [(n, ratio, 1.0, seed, seed, seed, 4 + own * rng.normal() - luck)
+            for n in (60, 120, 240, 600) for seed, luck in enumerate(baseline * rng.normal(size=n_seeds))
+            for ratio in (0.5, 1, 2, 5, 10)]
+    return pd.DataFrame(rows, columns=["n_real", "ratio", "weight", "split_seed", "generator_seed", "train_seed",
+                                       "gain"])
+
+
+def test_the_luck_of_a_baseline_is_no_law():
+    fits = [statistics.law(gains_over_the_same(np.random.default_rng([8, world]), baseline=5, own=2), resamples=500)
+            for world in range(16)]
+    assert sum(fit["beats_mean"] for fit in fits) <= 3  # 8 of 16 and more where that luck is seen
 
 
 def test_the_fitted_law_predicts_what_it_was_fitted_to():

@@ -91,8 +91,27 @@ def test_unknown_intensities_are_refused():
     correct, intensity, _ = graded(np.random.default_rng(5), 0.0)
     with pytest.raises(FerError, match="only built-in faces have one"):
         statistics.accuracy_by_intensity({"real": correct}, np.full(len(intensity), np.nan))
-    with pytest.raises(FerError, match="all are wrong"):
-        statistics.intensity_slope(np.zeros_like(correct), intensity)
+
+
+@pytest.mark.parametrize("change", ["all wrong", "one intensity", "separated", "four subjects"])
+def test_a_slope_that_cannot_be_fitted_is_refused(change):
+    correct, intensity, subjects = graded(np.random.default_rng(5), 0.3)
+    if change == "all wrong":
+        correct[:] = False
+    elif change == "separated":
+        correct[:] = intensity > 0.8
+    elif change == "one intensity":
+        intensity = np.full_like(intensity, 0.9)
+    else:
+        subjects = subjects % 4
+    with pytest.raises(FerError, match="No slope"):
+        statistics.intensity_slope(correct, intensity, clusters=subjects)
+
+
+def test_two_intensities_are_two_bins():
+    correct, intensity = np.ones((1, 60), bool), np.repeat([0.6, 1.0], [10, 50])
+    table = statistics.accuracy_by_intensity({"real": correct}, intensity, resamples=50)
+    assert table["images"].tolist() == [10, 50] and table["intensity"].tolist() == pytest.approx([0.6, 1.0])
 
 
 def test_predictions_of_another_test_set_are_refused():

@@ -177,8 +177,9 @@ def test_results_are_read_recorded_and_shown_for_each_test_set(gans, tmp_path, m
 def test_a_point_of_no_further_gain_is_named_only_where_it_was_identified():
     _, summary = make_study()
     bound = {"ratio": 2.1, "low": 1.0, "high": 3.0, "identified": True}
-    for identified, words in ((True, "ratio of 2.1 (1.0 to 3.0)"), (False, "no ratio")):
-        summary["test_sets"]["lab"]["upper_bound"] = {**bound, "identified": identified}
+    for changed, words in (({}, "ratio of 2.1 (1.0 to 3.0)"), ({"identified": False}, "no ratio"),
+                           ({"identified": False, "at_most": 3.0}, "beyond a ratio of 3.0, or fewer")):
+        summary["test_sets"]["lab"]["upper_bound"] = bound | changed
         assert words in explorer.finding(summary, "lab")
 
 

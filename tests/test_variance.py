@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import beta
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
@@ -82,6 +83,27 @@ def test_the_variance_over_test_images_is_recovered():
     assert np.mean(variances) == pytest.approx(0.3**2 / 500, rel=0.1)
 
 
+@pytest.mark.parametrize("shape, n_classifiers", [((1, 1.5), 9), ((8, 12), 4), ((20, 30), 2)])
+def test_the_interval_of_the_images_part_covers(shape, n_classifiers):
+    """Also where most of what is seen is disagreement of the classifiers."""
+    truth = 100 * (beta(*shape).var() / 600) ** 0.5
+    covered = []
+    for world in range(100):
+        rng = np.random.default_rng([8, world])
+        correct = rng.random((n_classifiers, 600)) < rng.beta(*shape, 600)
+        part = variance._images(correct, None, 0.95)["sd_points"]
+        covered.append(part["low"] <= truth <= part["high"])
+    assert np.mean(covered) >= 0.88  # 0.95, less 3 standard errors of 100 trials
+
+
+def test_the_sum_is_that_of_the_parts():
+    for world in range(10):
+        table = accuracies(statistics.variance_design(3), (0, 0, 2), np.random.default_rng([9, world]))
+        parts = statistics.variance_split(table, resamples=50)["components"]
+        squares = [parts[name]["sd_points"]["estimate"] ** 2 for name in PARTS]
+        assert parts["all"]["sd_points"]["estimate"] ** 2 == pytest.approx(sum(squares))
+
+
 def test_copies_of_an_image_do_not_shrink_the_part_of_the_images():
     correct, subjects = np.random.default_rng(7).random((4, 100)) < 0.5, np.arange(100)
     alone = statistics.image_variance(correct, subjects)
@@ -96,6 +118,8 @@ def test_one_test_subject_tells_nothing_of_others():
 
 
 def test_a_table_without_seeds_is_refused():
+    with pytest.raises(FerError, match="no number"):
+        statistics.variance_split(accuracies(TOGETHER, (1, 1, 1), np.random.default_rng(0)).assign(accuracy=np.nan))
     with pytest.raises(FerError, match="train_seed"):
         statistics.variance_split(pd.DataFrame({"accuracy": [0.5, 0.6]}))
     with pytest.raises(FerError, match="at least 2 seeds"):
