@@ -58,6 +58,8 @@ def impose(generator, images, expression, *, intensity=1.0, seed=None, batch_siz
     """
     _checked(generator, intensity)
     code = ALL_EXPRESSIONS.index(expression)
+    if not len(images):
+        return images
     options = [{}] * len(images)
     if has_intensity(generator):
         ways = (torch.zeros(len(images), generator.latent_size) if seed is None else
@@ -122,19 +124,22 @@ def to_uint8(images):
 def nearest_faces(images, faces, *, coarse=12):
     """The most similar face of a set for each given image, and what distance is usual within the set.
 
-    images : uint8 [n, C, H, W]. faces : Faces [m]. coarse : side in pixels to which all are averaged first.
+    images : uint8 [n, C, H, W]. faces : Faces [m]. coarse : side in pixels to which all are averaged first. A face
+    counts as its mirror image, too, as generators may have learned from either.
     Returns (uint8 [n, C, H, W], median distance of the images to their nearest face, median distance of the
     set's faces to the nearest face of another subject, or another image where subjects are unknown).
     Distances are root mean squared differences of pixels in 0..1.
     """
     distances, known = _distances(images, faces, coarse)
+    n = len(faces)
     some = np.linspace(0, len(faces) - 1, min(len(faces), 500)).astype(int)
     among = torch.cdist(known[some], known) / known.shape[1] ** 0.5
+    among = torch.minimum(among[:, :n], among[:, n:])
     named = faces.subjects != ""
     same = (faces.subjects[some][:, None] == faces.subjects[None, :]) & named[None, :]
     same[np.arange(len(some)), some] = True
     among[torch.from_numpy(same.astype(bool))] = torch.inf
-    near = distances.argmin(1).numpy()
+    near = distances.argmin(1).numpy() % n
     return np.asarray(faces.images)[near], float(distances.amin(1).median()), float(among.amin(1).median())
 
 
@@ -144,7 +149,8 @@ def nearest_distances(images, faces, *, coarse=12):
 
 
 def _distances(images, faces, coarse):
-    given, known = reduced(images, coarse), reduced(np.asarray(faces.images), coarse)
+    given, known = (reduced(each, coarse) for each in (images, np.asarray(faces.images)))
+    known = torch.cat([known, known.unflatten(1, (-1, coarse)).flip(2).flatten(1)])
     return torch.cdist(given, known) / known.shape[1] ** 0.5, known
 
 
@@ -166,6 +172,8 @@ def make_bank(identity_folder, expression_folder, folder, *, wanted, device="aut
     device = engine.device(device)
     gans = [load_generator(Path(path) / "generator.safetensors", device=device)
             for path in (identity_folder, expression_folder)]
+    for options in wanted:
+        _checked(gans[1], options["intensity"])
     parts = []
     for options in wanted:
         parts.append(generate(*gans, **options))

@@ -105,7 +105,8 @@ def find_weights(choice, *, role, dataset, faces, method=None):
     role : "identity", "expression", or a name in referee.KINDS. dataset : name as in data.prepare. faces : Faces [n] of
     the pool. method : "flow" or "stargan" where one of them is wanted, or None.
     "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size and of this method,
-    and otherwise training, which a log line says.
+    and otherwise training, which a log line says. Training, too, where it learned from pictures of nobody known that are
+    not this very pool: of another set a copy, saved anew, may be tested here, and would not be recognised.
     Raises FerError when the file does not exist.
     """
     if choice == "train":
@@ -117,11 +118,20 @@ def find_weights(choice, *, role, dataset, faces, method=None):
     if fits and method and weights.read_metadata(path)["kind"] != METHODS[method]:
         log.info("the shipped weights of %s are not of the method %s: they are trained now", role, method)
         return None
+    if fits and _may_be_copies(path, faces):
+        log.info("the shipped weights of %s learned from other pictures than this pool's, and nobody is named in them, so "
+                 "that copies of them, saved anew, could not be told: they are trained now", role)
+        return None
     if fits:
         return path
     log.info("no weights of %s are shipped for %s faces of %d pixels and %d channels: they are trained now", role,
              dataset, faces.image_size, faces.channels)
     return None
+
+
+def _may_be_copies(path, faces):
+    trained_on = weights.read_metadata(path)["trained_on"]
+    return not trained_on["subjects"] and trained_on["fingerprint"] != faces.fingerprint
 
 
 def _made_for(path):
@@ -156,7 +166,7 @@ def adopt(path, folder, *, role, parts, mirrored=False):
         beside += [(path.parent / name, copy) for name, copy in (
             ("history.csv", "history.csv"), ("artifact.json", TRAINING), (TRAINING, TRAINING))]
     for file, name in beside:
-        if file.is_file():
+        if file.is_file() and (name == TRAINING or _is_history(file)):
             shutil.copyfile(file, Path(folder) / name)
     log.info("took %s: %s", path.name, _told(found["trained_on"], pool))
 
@@ -174,6 +184,12 @@ def _check_role(found, role, pool, path):
                        f"with {role}_weights=train.")
 
 
+def _is_history(file):
+    """Whether a table beside a generator is that of its training."""
+    with file.open(encoding="utf-8", errors="replace") as text:
+        return {"step", "generator", "discriminator"} <= set(text.readline().strip().split(","))
+
+
 def _check_mirrored(kind, path):
     if kind != "expression_flow":
         raise FerError(f"{path} holds a {kind} generator, which has no flow to mirror: set expression_mirrored=false.")
@@ -185,7 +201,8 @@ def _told(trained_on, pool):
     same = trained_on["fingerprint"] == pool.fingerprint
     whose = (("the former this very pool" if trained_on.get("n_sequences") else "this very pool") if same
              else "another pool")
-    return f"trained on {weights.describe(trained_on)}, {whose}; none of them is trained on or tested here"
+    copies = "" if trained_on["subjects"] else ", if none was saved anew"
+    return f"trained on {weights.describe(trained_on)}, {whose}; none of them is trained on or tested here{copies}"
 
 
 def import_classifier(path, *, label_order=EXPRESSIONS, device="cpu"):
@@ -220,12 +237,12 @@ def kind_of(path):
     # torch.save makes zip archives; before version 1.6 pickles that begin with a number of its own.
     if start.startswith((b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19")):
         return "stargan"
+    if start[8:9] == b"{":  # before it the length of what follows, which may begin with any byte
+        return "compendium"
     if start.startswith(b"\x80"):
         return "stylegan2_ada"
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return "keras"
-    if start[8:9] == b"{":
-        return "compendium"
     raise FerError(f"{path} holds no weights that can be imported: expected {', '.join(KINDS.values())}, "
                    "or a Keras .h5 file with the paper's classifier.")
 

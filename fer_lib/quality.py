@@ -49,10 +49,11 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
     networks = referee.load(referee_folder, device=device)
     judge, scores = networks.judge, selection.score(networks.selector, bank)
     trained_on = weights.read_metadata(Path(referee_folder) / "judge.safetensors")["trained_on"]
-    values = {"judge": {"trained_on": f"{trained_on['n']} {trained_on['origin']} faces of the pool"},
+    whose = "of the pool" if trained_on["fingerprint"] == pool.fingerprint else "of another pool"
+    values = {"judge": {"trained_on": f"{trained_on['n']} {trained_on['origin']} faces {whose}"},
               "selector_thresholds": referee.thresholds_of(bank, scores, share=keep_share),
               "n_generated": len(bank), "label_fidelity": judged(judge, bank, tests, **options),
-              **distances(judge, pool.of(EXPRESSIONS), bank, tests)}
+              **distances(judge, pool.of(EXPRESSIONS), bank, tests, seed=seed)}
     shares = {"label_fidelity_share": fidelity_share(judge, bank, first, **options)}
     if "coverage" in measures:
         values["neighbours"], shares["coverage_unfiltered_share"] = coverage_share(judge, pool, bank, first, seed=seed)
@@ -146,9 +147,11 @@ def _share(values, resampled, level=0.95):
 
 # ---- distances and coverage -----------------------------------------------------------------------------
 
-def distances(judge, pool, bank, tests):
-    """FID and KID to the pool, of generated faces and of test faces: {"fid": dict, "kid": dict}."""
+def distances(judge, pool, bank, tests, *, seed=0):
+    """FID and KID to the pool, of generated faces and of equally many test faces: {"fid": dict, "kid": dict}."""
     sets = {"generated": bank} | {f"{test.origin}, test {name}": test for name, test in tests.items()}
+    n, rng = min(map(len, sets.values())), np.random.default_rng(seed)
+    sets = {name: faces.select(np.sort(rng.permutation(len(faces))[:n])) for name, faces in sets.items()}
     kernel = {}
     for name, faces in sets.items():
         mean, spread = metrics.kid(judge, pool, faces)
@@ -184,7 +187,7 @@ def coverage_share(judge, pool, kept, test, *, seed=0, draws=COVERAGE_DRAWS, lev
 def nearest_distance_share(pool, bank, test, *, resamples=2_000, level=0.95, seed=0):
     """Median distance of generated faces to their nearest pool face / of held-out test faces to theirs.
 
-    Far below 1, the generators would copy the pool. Distances as in generation.nearest_faces.
+    Far below 1, the generators would copy the pool, mirrored or not. Distances as in generation.nearest_faces.
     """
     rng, medians, resampled = np.random.default_rng(seed), [], []
     for faces in (bank, test):
@@ -260,18 +263,23 @@ def measured_against_truth(expression_gan, embedder, test, *, seed, resamples, d
     images = training.to_device(given.images, engine.device(device))
     made = np.stack([generation.to_uint8(generation.impose(generator, images, name)) for name in EXPRESSIONS], 1)
     rng = np.random.default_rng(seed)
-    return {"region_error_share": region_error_share(given, made, true, masks, resamples, rng),
-            "region_error_share_of_truth": region_error_share(given, true[:, :, 0], true[:, :, 1:], masks, resamples,
-                                                              rng),
-            "identity_similarity_share": identity_share(embedder, given, made, test, resamples, rng)}
+    faces = {"": (made, true), "_of_truth": (true[:, :, 0], true[:, :, 1:])}
+    shares = {f"region_error_share{name}": region_error_share(given, *pair, masks, resamples, rng)
+              for name, pair in faces.items()}
+    shares["identity_similarity_share"] = identity_share(embedder, given, made, test, resamples, rng)
+    return shares | {f"region_error_mean_share{name}": region_error_share(given, *pair, masks, resamples, rng,
+                                                                          nearest=False)
+                     for name, pair in faces.items()}
 
 
-def region_error_share(given, made, true, masks, resamples, rng):
+def region_error_share(given, made, true, masks, resamples, rng, *, nearest=True):
     """Error of the imposed expression to the nearest true take / of the unchanged face to the same take: per region.
 
     given : Faces [n]. made : uint8 [n, expressions, C, H, W]. true : uint8 [n, expressions, takes, C, H, W].
+    nearest : False takes the mean over all takes in place of the one that is nearest to what was made.
     """
-    pairs = [truth.region_errors(made[:, code], true[:, code], masks, unchanged=given.images)
+    pairs = [truth.region_errors(made[:, code], true[:, code], masks, unchanged=given.images) if nearest else
+             [truth.mean_errors(images, true[:, code], masks) for images in (made[:, code], given.images)]
              for code in range(len(EXPRESSIONS))]
     errors = [np.mean([pair[part].to_numpy() for pair in pairs], axis=0) for part in (0, 1)]
     shares = {}

@@ -33,7 +33,7 @@ filter keeps, the embedder, where there is one, tells people apart.
 ## Trained on
 
 {n} {origin} faces of {subjects}: {data}. The files name the people and carry hashes of the pictures, so that the
-notebooks refuse to train a classifier on them or to test one with them.
+notebooks refuse to train a classifier on them or to test one with them{unless}.
 
 ## How good they are
 
@@ -70,16 +70,13 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
     if not quality.is_file():
         raise FerError(f"Profile {profile} has no results/{profile}/generators.json: run its notebooks 01 to 04 first.")
     folder = target / dataset
+    artifacts = {role: workspace.require(name).path for role, (name, _) in ROLES.items()}
+    networks = [_line(role, path, folder) for role, path in artifacts.items()]  # before anything is overwritten
     folder.mkdir(parents=True, exist_ok=True)
-    networks = []
-    for role, (artifact_name, what) in ROLES.items():
-        artifact = workspace.require(artifact_name)
-        shutil.copyfile(artifact.path / "generator.safetensors", folder / f"{role}.safetensors")
-        history = pd.read_csv(artifact.path / "history.csv")
+    for role, path in artifacts.items():
+        shutil.copyfile(path / "generator.safetensors", folder / f"{role}.safetensors")
+        history = pd.read_csv(path / "history.csv")
         history.iloc[:: -(-len(history) // HISTORY_ROWS)].to_csv(folder / f"{role}.csv", index=False)
-        facts = _facts(artifact.path)
-        networks.append(_told_before(role, folder) if "weights" in facts["params"] else
-                        _described(role, what, folder / f"{role}.safetensors", facts))
     looking = _ship_referee(workspace.require("referee").path, workspace.require("quality").path, folder)
     trained_on = weights.read_metadata(folder / "identity.safetensors")["trained_on"]
     named = bool(trained_on["subjects"])
@@ -89,7 +86,7 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
     data, licence = DATA.get(dataset, (f"the data set {dataset}", "As the data set's."))
     card = CARD.format(dataset=dataset, profile=profile, networks="\n".join(networks), referees=looking,
                        n=trained_on["n"], origin=trained_on["origin"], subjects=subjects, data=data, licence=licence,
-                       unseen="people" if named else "pictures",
+                       unseen="people" if named else "pictures", unless="" if named else ", unless they were saved anew",
                        measures=_measures(json.loads(quality.read_text(encoding="utf-8"))))
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
@@ -107,6 +104,24 @@ def _ship_referee(source, quality, folder):
     thresholds = {"selector_thresholds": referee.read_thresholds(quality / "quality.json")}
     (folder / referee.THRESHOLDS).write_text(json.dumps(thresholds, indent=1) + "\n", encoding="utf-8")
     return ", ".join(told)
+
+
+def _line(role, made, folder):
+    """What the card says of a network. made : folder of the artifact. folder : where it is to be put.
+
+    Raises FerError when it is not known how, or on what, it was trained.
+    """
+    path, shipped = made / "generator.safetensors", folder / f"{role}.safetensors"
+    facts = _facts(made)
+    same = shipped.is_file() and runs.fingerprint(shipped) == runs.fingerprint(path)
+    told = _told_before(role, folder) if "weights" in facts["params"] and same else None
+    if told:
+        return told
+    if ("weights" in facts["params"] or weights.read_metadata(path)["trained_on"] is None
+            or not (made / "history.csv").is_file()):
+        raise FerError(f"How the {role} GAN of this profile was trained is not known here: run the profile with "
+                       f"{role}_weights=train, or with the generator.safetensors of a run that trained it.")
+    return _described(role, ROLES[role][1], path, facts)
 
 
 def _facts(folder):
@@ -127,14 +142,10 @@ def _described(role, what, path, facts):
 
 
 def _told_before(role, folder):
-    """What the card said of a network that was taken from where it is to be put, instead of trained."""
+    """What the card says of a network that is there already, or None."""
     card = folder / "README.md"
     lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
-    found = [line for line in lines if line.startswith(f"- `{role}.safetensors`")]
-    if not found:
-        raise FerError(f"The {role} GAN of this profile was not trained by it, and {folder.name}/ has no card that "
-                       f"says how it was: run the profile with {role}_weights=train.")
-    return found[0]
+    return next((line for line in lines if line.startswith(f"- `{role}.safetensors`")), None)
 
 
 def _measures(quality):

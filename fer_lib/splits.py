@@ -138,7 +138,8 @@ def audit(parts):
     if leaks:
         raise LeakError(
             f"{'; '.join(leaks)}: divide with splits.split, "
-            "after splits.remove_near_duplicates where subjects are unknown."
+            "after splits.remove_near_duplicates where subjects are unknown; "
+            "of a data set of the GANs' own leave out what they share."
         )
     return pd.DataFrame(report)
 
@@ -212,7 +213,7 @@ def _pool(mask, expressions):
 
 
 def _plural(number, noun):
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    return f"{number} {noun}" + ("" if number == 1 or noun.endswith("s") else "s")
 
 
 def _compare(faces_a, faces_b, described_a, described_b):

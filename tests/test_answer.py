@@ -56,7 +56,9 @@ def test_a_plan_without_its_answer_is_refused_before_it_is_trained(options, mess
                                              ({"ratios": [0, 1, 2]}, "no arm mixed at the headline ratio 5"),
                                              ({"blocks": [{"n_real": [600]}]}, "holds 360 images"),
                                              ({"blocks": [{"arms": ["mixed_filtered"], "intensity": 0.6}]},
-                                              "mixed_filtered")])
+                                              "mixed_filtered"),
+                                             ({"expression_method": "stargan", "blocks": [{"intensity": 0.6}]},
+                                              "which StarGAN does not have")])
 def test_a_profile_whose_study_would_fail_is_refused_before_anything_is_trained(change, message):
     values = {"arms": ["real_long", "mixed"], "ratios": [5.0], "headline_ratio": 5.0, "n_real": 120, "n_seeds": 3,
               "blocks": [], "n_blocks": 99, "intensity": 1.0, "truncation": 1.0, "n_train_per_class": 60}

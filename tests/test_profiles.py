@@ -170,6 +170,11 @@ def test_a_folder_that_the_built_in_faces_would_not_read_is_refused(tmp_path):
     with pytest.raises(FerError, match="data_root is set, but the data set is built-in"):
         resolve(known, tmp_path, "data_root=somewhere")
     assert resolve(known, tmp_path, "data_root=somewhere", "dataset=csv")["dataset"] == "csv"
+    cell = 'pool_dataset: str = ""   # of the GANs\npool_root: str = ""   # where it is\n'
+    known = profiles.union([notebook(tmp_path, cell)])
+    with pytest.raises(FerError, match="pool_root is set, but no data set"):
+        resolve(known, tmp_path, "pool_root=somewhere")
+    assert resolve(known, tmp_path, "pool_root=somewhere", "pool_dataset=csv")["pool_dataset"] == "csv"
 
 
 def test_a_data_set_that_is_not_there_is_refused_with_the_nearest_name(tmp_path):

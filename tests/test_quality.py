@@ -59,8 +59,19 @@ def test_copies_are_nearer_to_the_pool_than_unseen_faces():
     pool, test = (striped_faces(60, seed=seed, contrast=150) for seed in (4, 5))
     copies, fresh = as_generated(pool), as_generated(striped_faces(60, seed=6, contrast=150))
     assert quality.nearest_distance_share(pool, copies, test, resamples=50)["high"] < 0.1
+    mirrored = as_generated(Faces(pool.images[..., ::-1].copy(), pool.table, pool.origin))
+    assert quality.nearest_distance_share(pool, mirrored, test, resamples=50)["high"] < 0.1
     found = quality.nearest_distance_share(pool, fresh, test, resamples=200)
     assert abs(found["estimate"] - 1) < 0.2 and 0.7 < found["low"] < found["high"] < 1.4
+
+
+def test_distances_are_of_equally_many_faces(judge, monkeypatch):
+    seen = []
+    monkeypatch.setattr(quality.metrics, "fid", lambda judge, pool, faces: seen.append(len(faces)) or 0.0)
+    monkeypatch.setattr(quality.metrics, "kid", lambda judge, pool, faces: (0.0, 0.0))
+    pool = striped_faces(60, seed=4, contrast=150)
+    quality.distances(judge, pool, as_generated(striped_faces(90, seed=5)), {"a": pool, "b": striped_faces(24, seed=6)})
+    assert seen == [24, 24, 24]
 
 
 def test_a_gan_is_as_far_from_the_pool_as_itself(judge, tmp_path, monkeypatch):
@@ -79,6 +90,10 @@ def test_doing_nothing_has_an_error_share_of_one_and_the_truth_of_zero():
     for made, share in ((unchanged, 1), (true[:, :, 0], 0)):
         found = quality.region_error_share(given, made, true, masks, 100, rng)
         assert all(found[region] == {"estimate": share, "low": share, "high": share} for region in truth.REGIONS)
+    found = quality.region_error_share(given, unchanged, true, masks, 100, rng, nearest=False)
+    assert all(found[region]["estimate"] == 1 for region in truth.REGIONS)
+    one, other = (truth.mean_errors(true[:, 0, take], true[:, 0], masks) for take in (0, 1))
+    assert one.to_numpy() == pytest.approx(other.to_numpy())  # of two takes, each is half the way to the other
     halfway = np.uint8((unchanged.astype(int) + true[:, :, 0]) // 2)
     found = quality.region_error_share(given, halfway, true[:, :, :1], masks, 100, rng)
     assert all(found[region]["estimate"] == pytest.approx(0.5, abs=0.06) for region in truth.REGIONS)

@@ -61,11 +61,30 @@ def test_the_card_of_a_generator_from_another_run_tells_of_its_training(parts, t
     """Of what was done there, by the commit that did it, and of what was set afterwards."""
     trained = runs.open_workspace("tiny", step="03_expression_gan").require("expression_gan").path
     told = json.loads((trained / "artifact.json").read_text())
-    (trained / "artifact.json").write_text(json.dumps(told | {"commit": "0123456789abcdef", "seconds": 120.0}))
+    (trained / "artifact.json").write_text(json.dumps(told | {"commit": "0123456789abcdef", "code_changed": False,
+                                                      "seconds": 120.0}))
     workspace = runs.open_workspace("other", step="03_expression_gan")
     taken = runs.build(workspace, "expression_gan", params={"weights": "x"}, inputs=[], code=["fer_lib.imports"],
                        make=lambda folder: imports.adopt(trained / "generator.safetensors", folder,
                                                          role="expression", parts=parts, mirrored=True))
-    line = ship._described("expression", "moves", taken.path / "generator.safetensors", ship._facts(taken.path))
+    line = ship._line("expression", taken.path, tmp_path)
     for wanted in ("steps 2,", "'width': 8", "'mirrored': True", "in 2 minutes at commit `0123456789ab`."):
         assert wanted in line
+
+
+def test_a_network_of_unknown_training_is_not_shipped_and_nothing_is_overwritten(parts, tmp_path):
+    """Nor is it told of by what the card said of the one that was there before."""
+    trained = runs.open_workspace("tiny", step="03_expression_gan").require("expression_gan").path
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    (folder / "README.md").write_text("- `expression.safetensors` told before\n")
+    (folder / "expression.safetensors").write_bytes((trained / "generator.safetensors").read_bytes())
+    made = tmp_path / "made"
+    made.mkdir()
+    for name in ("generator.safetensors", "history.csv"):
+        (made / name).write_bytes((trained / name).read_bytes())
+    (made / "artifact.json").write_text(json.dumps({"params": {"weights": "x"}}))
+    assert ship._line("expression", made, folder) == "- `expression.safetensors` told before"
+    (folder / "expression.safetensors").write_bytes(b"another")
+    with pytest.raises(FerError, match="How the expression GAN of this profile was trained is not known"):
+        ship._line("expression", made, folder)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 
 from fer_lib import data, generation, imports, training, weights
@@ -75,6 +76,28 @@ def test_a_generator_can_be_mirrored_when_it_is_taken(parts, identity, tmp_path)
     assert weights.read_metadata(made / path.name)["trained_on"] == weights.read_metadata(path)["trained_on"]
     with pytest.raises(FerError, match="expression_mirrored=false"):
         imports.adopt(identity, made, role="identity", parts=parts, mirrored=True)
+
+
+def test_a_table_that_is_no_history_stays_where_it_is(parts, identity, tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "identity.safetensors").write_bytes(identity.read_bytes())
+    (tmp_path / "identity.csv").write_text("id,expression\n1,anger\n")
+    imports.adopt(tmp_path / "identity.safetensors", tmp_path / "made", role="identity", parts=parts)
+    assert training.load_history(tmp_path / "made") is None
+
+
+@pytest.mark.parametrize("length", [0x80, 0x180, 0x280])
+def test_a_file_whose_first_byte_is_a_pickles_is_the_compendiums_all_the_same(length, tmp_path):
+    """safetensors begins with the length of its header, a multiple of 8."""
+    tensors = {"x": torch.zeros(1)}
+    empty = len(safetensors.torch.save(tensors, metadata={"pad": ""}))
+    for more in range(0, length):
+        written = safetensors.torch.save(tensors, metadata={"pad": "." * more})
+        if int.from_bytes(written[:8], "little") == length:
+            break
+    assert written[0] == 0x80 and len(written) >= empty
+    (tmp_path / "generator.safetensors").write_bytes(written)
+    assert imports.kind_of(tmp_path / "generator.safetensors") == "compendium"
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test_lab"])
