@@ -64,8 +64,8 @@ def check_profile(values):
     check_plan(cells, n_real=values["n_real"], headline_ratio=values["headline_ratio"], **usual)
     faint = [cell for cell in cells if study.ARMS[cell.arm].uses_bank and cell.intensity != 1]
     if faint and values.get("expression_method") == "stargan":
-        raise FerError(f"The plan asks for expressions of intensity {faint[0].intensity:g}, which StarGAN does not have: "
-                       "leave it out, or set expression_method to flow.")
+        raise FerError(f"The plan asks for expressions of intensity {faint[0].intensity:g}, which StarGAN does not "
+                       "have: leave it out, or set expression_method to flow.")
     reserve = len(EXPRESSIONS) * values.get("n_train_per_class", float("inf"))
     largest = max(cell.n_real for cell in cells if cell.arm != "generated")
     if largest > reserve:

@@ -39,8 +39,8 @@ def upper_bound(ratios, accuracies, *, resampled=None, images=None, resamples=2_
     Returns a dict: ratio; low and high, its interval (the whole grid for one seed); identified, True only where
     the interval lies inside the grid, that of the rise up to it excludes 0, and its shape beats flat, line and slowing
     by more than 2 units of AIC; at_most, `high` where all this holds but the interval begins at the smallest ratio, so
-    that an earlier end cannot be told, or else None; preferred, the shape with the lowest AIC; turn, the shape that
-    `ratio` belongs to; falls, True where rise_fall beats every other shape by more than 2; rise_points and
+    that an earlier end cannot be told, or else None; preferred, the shape with the lowest AIC (None for one seed);
+    turn, the shape that `ratio` belongs to; falls, True where rise_fall beats every other shape by more than 2; rise_points and
     change_beyond_points {estimate, low, high}, of the fit, from ratio 0 to the turn and from there to the largest ratio
     (0 for a plateau, which is flat there by its definition); delta_aicc, shape -> AIC above the lowest.
     Raises FerError when shapes do not fit, a value is no number or ratios are fewer than 3.
@@ -66,11 +66,12 @@ def upper_bound(ratios, accuracies, *, resampled=None, images=None, resamples=2_
     knot = found["knot"] if len(accuracies) > 1 else {**found["knot"], "low": ratios[1], "high": ratios[-1]}
     clear = all(scores[turn] + CLEAR < scores[other] for other in ENDLESS)
     ends = bool(clear and knot["high"] < ratios[-1] and found["rise"]["low"] > 0)
-    falls = all(scores["rise_fall"] + CLEAR < scores[other] for other in (*ENDLESS, "plateau"))
+    falls = len(accuracies) > 1 and all(
+        scores["rise_fall"] + CLEAR < scores[other] for other in (*ENDLESS, "plateau"))
     inside = bool(ratios[1] < knot["low"])
     return {"ratio": knot["estimate"], "low": float(knot["low"]), "high": float(knot["high"]),
             "identified": ends and inside, "at_most": float(knot["high"]) if ends and not inside else None,
-            "preferred": min(scores, key=scores.get), "turn": turn,
+            "preferred": min(scores, key=scores.get) if len(accuracies) > 1 else None, "turn": turn,
             "falls": falls, "rise_points": _in_points(found["rise"]),
             "change_beyond_points": _in_points(found["beyond"]), "delta_aicc": _above_lowest(scores)}
 
@@ -120,7 +121,7 @@ def _two_slopes(curves, before, after):
     """Both slopes by non-negative least squares: where the free solution has a negative one, the other alone."""
     aa, bb, ab = (before**2).sum(1), (after**2).sum(1), (before * after).sum(1)
     a, b, determinant = curves @ before.T, curves @ after.T, aa * bb - ab**2
-    possible = determinant > EDGE
+    possible = determinant > EDGE * aa * bb
     scale = np.where(possible, determinant, 1)
     up, down = np.where(possible, a * bb - b * ab, -1) / scale, np.where(possible, b * aa - a * ab, -1) / scale
     only_up = (down < 0) | ~possible
@@ -319,10 +320,10 @@ def law(gains, *, resamples=10_000, level=0.95, seed=0):
 
     A ridge regression on the terms of `LAW`, fitted to the mean gain of each cell (n_real, ratio, weight); the
     penalty is chosen by leave-one-out within the cells that it is fitted to. Each cell in turn is predicted from
-    all others, and so is it by their mean, the least that a law must beat. Cells of one n_real are gains over the same
-    classifiers without generated faces, whose luck would give a cell away; so the seeds are halved, every other one, and
-    a cell's gain in one half is predicted from the others' in the other half. Where fewer than 6 cells have two
-    seeds, all are taken together.
+    all others, and so is it by their mean, the least that a law must beat. Cells of one n_real are gains over the
+    same classifiers without generated faces, whose luck would give a cell away; so the seeds are halved, every other
+    one, and a cell's gain in one half is predicted from the others' in the other half. Where fewer than 6 cells have
+    two seeds, all are taken together.
 
     gains : DataFrame with n_real, ratio (> 0), weight (> 0) and gain (percentage points), one row per seed, as
         `gains_table` returns it; without its columns of seeds the rows of a cell count as seeds in their order.
@@ -344,13 +345,15 @@ def law(gains, *, resamples=10_000, level=0.95, seed=0):
     errors = unseen - halves[::-1, :, None]
     model = _ridge().fit(terms, gain)
     return {"coefficients": _coefficients(model), "alpha": float(model[-1].alpha_), "cells": len(cells),
-            "rmse_points": dict(zip(("law", "mean"), map(float, np.sqrt(np.nanmean(errors**2, (0, 1)))), strict=True)),
-            "mae_points": dict(zip(("law", "mean"), map(float, np.nanmean(np.abs(errors), (0, 1))), strict=True)),
+            "rmse_points": _of_both(np.sqrt(np.nanmean(errors**2, (0, 1)))),
+            "mae_points": _of_both(np.nanmean(np.abs(errors), (0, 1))),
             **_better(errors, cells["n_real"].to_numpy(), resamples, level, seed), "noise_points": _noise(standard_errors),
-            "predictions": [{"n_real": int(n), "ratio": float(r), "weight": float(w), "gain": float(g),
-                             "law": float(by_law), "mean": float(by_mean)}
-                            for (n, r, w), g, (by_law, by_mean) in zip(cells[GROUP].to_numpy(), gain, unseen.mean(0),
-                                                                       strict=True)]}
+            "predictions": [{"n_real": int(n), "ratio": float(r), "weight": float(w), "gain": float(g), **_of_both(both)}
+                            for (n, r, w), g, both in zip(cells[GROUP].to_numpy(), gain, unseen.mean(0), strict=True)]}
+
+
+def _of_both(values):
+    return dict(zip(("law", "mean"), map(float, values), strict=True))
 
 
 def _halves(gains, cells):

@@ -105,8 +105,8 @@ def find_weights(choice, *, role, dataset, faces, method=None):
     role : "identity", "expression", or a name in referee.KINDS. dataset : name as in data.prepare. faces : Faces [n] of
     the pool. method : "flow" or "stargan" where one of them is wanted, or None.
     "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size and of this method,
-    and otherwise training, which a log line says. Training, too, where it learned from pictures of nobody known that are
-    not this very pool: of another set a copy, saved anew, may be tested here, and would not be recognised.
+    and otherwise training, which a log line says. Training, too, where it learned from pictures of nobody known that
+    are not this very pool: of another set a copy, saved anew, may be tested here, and would not be recognised.
     Raises FerError when the file does not exist.
     """
     if choice == "train":
@@ -119,8 +119,8 @@ def find_weights(choice, *, role, dataset, faces, method=None):
         log.info("the shipped weights of %s are not of the method %s: they are trained now", role, method)
         return None
     if fits and _may_be_copies(path, faces):
-        log.info("the shipped weights of %s learned from other pictures than this pool's, and nobody is named in them, so "
-                 "that copies of them, saved anew, could not be told: they are trained now", role)
+        log.info("the shipped weights of %s learned from other pictures than this pool's, and nobody is named in them, "
+                 "so that copies of them, saved anew, could not be told: they are trained now", role)
         return None
     if fits:
         return path

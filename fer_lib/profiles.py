@@ -235,8 +235,8 @@ def _check_root(values):
         raise FerError("data_root is set, but the data set is built-in, which reads nothing: add --set dataset=NAME, "
                        "such as csv or affectnet.")
     if values.get("pool_root") and not values.get("pool_dataset"):
-        raise FerError("pool_root is set, but no data set of the GANs' own that lies there: add --set pool_dataset=NAME, "
-                       "such as csv or affectnet.")
+        raise FerError("pool_root is set, but no data set of the GANs' own that lies there: add --set "
+                       "pool_dataset=NAME, such as csv or affectnet.")
 
 
 def check_together(values):

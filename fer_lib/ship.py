@@ -86,7 +86,8 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
     data, licence = DATA.get(dataset, (f"the data set {dataset}", "As the data set's."))
     card = CARD.format(dataset=dataset, profile=profile, networks="\n".join(networks), referees=looking,
                        n=trained_on["n"], origin=trained_on["origin"], subjects=subjects, data=data, licence=licence,
-                       unseen="people" if named else "pictures", unless="" if named else ", unless they were saved anew",
+                       unseen="people" if named else "pictures",
+                       unless="" if named else ", unless they were saved anew",
                        measures=_measures(json.loads(quality.read_text(encoding="utf-8"))))
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder

@@ -60,6 +60,11 @@ def test_an_end_before_the_smallest_ratio_is_only_bounded():
     assert (bounds["at_most"].dropna() > 0.5).all() and not (bounds["identified"] & bounds["at_most"].notna()).any()
 
 
+def test_one_seed_prefers_no_shape():
+    bound = statistics.upper_bound(RATIOS, SHAPES["rise_fall"](RATIOS)[None])
+    assert bound["preferred"] is None and not (bound["identified"] or bound["at_most"] or bound["falls"])
+
+
 def test_an_accuracy_that_is_no_number_is_refused():
     with pytest.raises(FerError, match="no number"):
         statistics.upper_bound(RATIOS, np.where(RATIOS == 3, np.nan, 0.5)[None])
