@@ -40,9 +40,10 @@ def upper_bound(ratios, accuracies, *, resampled=None, images=None, resamples=2_
     the interval lies inside the grid, that of the rise up to it excludes 0, and its shape beats flat, line and slowing
     by more than 2 units of AIC; at_most, `high` where all this holds but the interval begins at the smallest ratio, so
     that an earlier end cannot be told, or else None; preferred, the shape with the lowest AIC (None for one seed);
-    turn, the shape that `ratio` belongs to; falls, True where rise_fall beats every other shape by more than 2; rise_points and
-    change_beyond_points {estimate, low, high}, of the fit, from ratio 0 to the turn and from there to the largest ratio
-    (0 for a plateau, which is flat there by its definition); delta_aicc, shape -> AIC above the lowest.
+    turn, the shape that `ratio` belongs to; falls, True where rise_fall beats every other shape by more than 2;
+    rise_points and change_beyond_points {estimate, low, high}, of the fit, from ratio 0 to the turn and from there to
+    the largest ratio (0 for a plateau, which is flat there by its definition); delta_aicc, shape -> AIC above the
+    lowest.
     Raises FerError when shapes do not fit, a value is no number or ratios are fewer than 3.
     Source: generalised least squares and Akaike's criterion for errors of known size; a difference above 2, Burnham &
     Anderson (2002), section 2.6.
@@ -347,8 +348,10 @@ def law(gains, *, resamples=10_000, level=0.95, seed=0):
     return {"coefficients": _coefficients(model), "alpha": float(model[-1].alpha_), "cells": len(cells),
             "rmse_points": _of_both(np.sqrt(np.nanmean(errors**2, (0, 1)))),
             "mae_points": _of_both(np.nanmean(np.abs(errors), (0, 1))),
-            **_better(errors, cells["n_real"].to_numpy(), resamples, level, seed), "noise_points": _noise(standard_errors),
-            "predictions": [{"n_real": int(n), "ratio": float(r), "weight": float(w), "gain": float(g), **_of_both(both)}
+            **_better(errors, cells["n_real"].to_numpy(), resamples, level, seed),
+            "noise_points": _noise(standard_errors),
+            "predictions": [{"n_real": int(n), "ratio": float(r), "weight": float(w), "gain": float(g),
+                             **_of_both(both)}
                             for (n, r, w), g, both in zip(cells[GROUP].to_numpy(), gain, unseen.mean(0), strict=True)]}
 
 
