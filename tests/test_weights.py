@@ -1,5 +1,7 @@
 """Files of generators: what they carry, who may use them, and that nothing is tested that they have seen."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -148,3 +150,14 @@ def test_the_pools_people_do_not_depend_on_the_other_parts(parts):
     assert more["pool"].fingerprint == parts["pool"].fingerprint
     assert set(more["train"].subjects) > set(parts["train"].subjects)
     assert set(parts["pool"].table["expression"]) == set(ALL_EXPRESSIONS)
+
+
+@pytest.mark.parametrize("path", sorted(Path(imports.paths.REPOSITORY, "weights").glob("*/*.safetensors")),
+                         ids=lambda path: f"{path.parent.name} {path.stem}")
+def test_what_is_shipped_can_be_read_and_the_card_tells_of_it(path):
+    assert f"`{path.name}`" in (path.parent / "README.md").read_text(encoding="utf-8")
+    found = weights.read_metadata(path)
+    assert found["trained_on"]["n"] > 1_000
+    if found["kind"] in weights.KINDS:
+        weights.load_generator(path)
+        assert imports._is_history(path.with_suffix(".csv"))
