@@ -4,7 +4,8 @@ The generator returns where each pixel comes from and what is added to it, so th
 as it was and an intensity scales both. The discriminator judges a face together with its label.
 Sources: Zhou et al., "View Synthesis by Appearance Flow", ECCV 2016 (arXiv 1605.03557); Perez et al., "FiLM",
 AAAI 2018 (arXiv 1709.07871); Miyato and Koyama, "cGANs with Projection Discriminator", ICLR 2018
-(arXiv 1802.05637).
+(arXiv 1802.05637); Timofte et al., "Seven Ways to Improve Example-based Single Image Super Resolution", CVPR 2016
+(arXiv 1511.02228), the mean over mirrored inputs.
 """
 
 import torch
