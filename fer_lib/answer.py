@@ -4,7 +4,6 @@
 """
 
 from fer_lib import statistics, study
-from fer_lib.curves import GROUP, MIN_CELLS
 from fer_lib.design import FEW_SEEDS
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
@@ -169,9 +168,7 @@ def axes(cells, folder, tests, ratio, **options):
 
 
 def over_augmented(cells, folder, tests, ratio, usual, **options):
-    """`mixed` and `mixed_augmented` over `augmented`, for every n_real: do generated faces give what augmentation does
-    not?
-    """
+    """`mixed` and `mixed_augmented` over `augmented`, for every n_real: do they give what augmentation does not?"""
     return [{"n_real": size, "arm": arm, **row} for size in sorted({cell.n_real for cell in cells})
             for arm in ("mixed", "mixed_augmented")
             for row in _gain(group(cells, n_real=size, **usual), folder, tests, ("augmented", 0.0),
@@ -213,16 +210,15 @@ def worth(cells, folder, tests, n_real, ratio, usual):
 
 
 def _law(table, cells, test_set, usual):
-    """curves.law over n_real, ratio and weight, or None where there are too few of them."""
+    """curves.law over n_real, ratio and weight, or None where too few of them can be paired with `real_long`."""
     kept = [cell for cell in cells if cell.stopping == "updates" and _seeds_agree(cell)
-            and (cell.weight > 0 or not study.ARMS[cell.arm].uses_bank)
+            and (cell.weight * cell.ratio > 0 or not study.ARMS[cell.arm].uses_bank)
             and (not study.ARMS[cell.arm].uses_bank
                  or (cell.intensity, cell.truncation) == (usual.get("intensity", 1.0), usual.get("truncation", 1.0)))]
-    mixed = {(cell.n_real, cell.ratio, cell.weight) for cell in kept if cell.arm == "mixed"}
-    if len(mixed) < MIN_CELLS or not _has(kept, "real_long"):
+    try:
+        return statistics.law(statistics.gains_table(rows_of(table, kept), test_set=test_set))
+    except FerError:
         return None
-    gains = statistics.gains_table(rows_of(table, kept), test_set=test_set)
-    return statistics.law(gains) if len(gains.groupby(GROUP)) >= MIN_CELLS else None
 
 
 def variance(table, cells, folder, tests, n_real, ratio, usual):

@@ -71,9 +71,7 @@ class Kept:
 
 
 def read_study(workspace):
-    """What notebook 6 found: Study, that is (ratio_study.csv as a DataFrame, summary.json as a dict), or None when
-    absent.
-
+    """What notebook 6 found: Study, that is ratio_study.csv as a DataFrame and summary.json as a dict, or None.
     Its `kept` are the predictions in runs/<profile>, where they are. What was read, or that it was absent, is
     recorded: a new study makes the explorer's notebook run again. Raises FerError when a file is damaged.
     """
@@ -113,9 +111,7 @@ def main_rows(table, summary, *, n_real=None):
 
 
 def _plain(table, usual=None):
-    """Rows with one seed for everything, usual weight, intensity and truncation, and equal updates where there are
-    some.
-
+    """Rows with one seed for everything, the usual weight, intensity and truncation, and, where known, equal updates.
     usual : dict of those that are known; of others the value that most rows have.
     """
     rows = (table["split_seed"] == table["train_seed"]) & (table["generator_seed"] == table["train_seed"])
@@ -183,9 +179,7 @@ def choose(table, *, test_set, arm, n_real, ratio):
 
 
 def gain(choice, column="accuracy"):
-    """A score of the choice minus the baseline's, seed by seed: {estimate, low, high} in points, a t interval over
-    seeds.
-
+    """A score of the choice minus the baseline's, seed by seed, in points: {estimate, low, high} of a t interval.
     None where there is no baseline to compare with; NaN where the table lacks the score.
     """
     if choice.base is None:
@@ -315,9 +309,7 @@ class StudyTab:
             self.draw()
 
     def _fill(self, wanted):
-        """Offer what exists together; keep what is chosen where it still exists, and else take what is closest to
-        it.
-        """
+        """Offer what exists together; keep what is chosen where it still exists, and else take what is closest."""
         self.filling, chosen = True, {}
         for name, control in self.controls.items():
             values = options(self.table, **chosen)[name]

@@ -185,9 +185,9 @@ def _check_role(found, role, pool, path):
 
 
 def _is_history(file):
-    """Whether a table beside a generator is that of its training."""
+    """Whether a table beside a generator is that of its training, as training.loop writes it."""
     with file.open(encoding="utf-8", errors="replace") as text:
-        return {"step", "generator", "discriminator"} <= set(text.readline().strip().split(","))
+        return {"step", "seconds", "images_per_second"} <= set(text.readline().strip().split(","))
 
 
 def _check_mirrored(kind, path):

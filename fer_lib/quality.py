@@ -89,9 +89,7 @@ def load_quality(folder):
 
 
 def load_kept(folder, bank):
-    """Which faces of the bank the selector keeps: bool [len(bank)]; only standard ones were judged, see
-    generation.standard.
-
+    """Which faces of the bank the selector keeps: bool [len(bank)]; of standard ones, see generation.standard.
     folder : where `judge_generators` wrote with the measure "selection". bank : Faces, the whole bank.
     Raises FerError where nothing was selected, or from another bank.
     """

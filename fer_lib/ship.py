@@ -126,8 +126,7 @@ def _line(role, made, folder):
 
 
 def _facts(folder):
-    """What was written of a network's training: by the profile, or, where it took the network from another run,
-    by that."""
+    """What was written of a network's training, by the profile or by the run that it took the network from."""
     files = [folder / name for name in (imports.TRAINING, "artifact.json")]
     return json.loads(next(file for file in files if file.is_file()).read_text(encoding="utf-8"))
 

@@ -206,7 +206,7 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
-                   penalty_interval=8, warm_up=700, sequence_warm_up=None, weight_class=0.1, weight_self=1.0,
+                   penalty_interval=8, warm_up=700, sequence_warm_up=0, weight_class=0.1, weight_self=1.0,
                    weight_partner=10.0, weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None,
                    weight_sequence=100.0, weight_latent=3e-4, augmentation=("shift",), optimiser="adam", ema_kimg=2.0,
                    device="auto", log_every=50, checkpoint_every=200):
@@ -221,7 +221,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
     warm_up : updates, before the first step, in which the discriminator learns the labels of real faces and, where
     there are sequences, the generator learns from them, at a rate of `lr` that falls to 0 over the second half.
-    sequence_warm_up : as many of the latter instead, or None.
+    sequence_warm_up : as many of the latter instead, where it is not 0.
     gamma : weight of R1 and R2, at every `penalty_interval`-th step. weight_class : of the label logits in the
     generator's loss. weight_self : of the change made when a face is asked for the expression that it has.
     weight_partner : of the difference in detail to the real face that it is compared with, where that shows the same
@@ -261,9 +261,9 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     teach_discriminator, penalise, teach_generator = (engine.recorded(each, device) for each in (
         acts.teach_discriminator, acts.penalise, acts.teach_generator))
 
-    longer = warm_up if sequence_warm_up is None else sequence_warm_up
     warming = WarmUp(lr, (warm_up, discriminator, draw, acts.label_loss),
-                     *[(longer, taught, draw_sequence, acts.sequence_loss)] if encoder else (), optimise=optimise)
+                     *[(sequence_warm_up or warm_up, taught, draw_sequence, acts.sequence_loss)] if encoder else (),
+                     optimise=optimise)
 
     def step(number):
         if number == 0:

@@ -153,8 +153,7 @@ def image_variance(correct, groups):
 
 
 def _mean_squares(correct, groups):
-    """What `image_variance` takes the difference of: variances of the mean accuracy, and of what tells classifiers
-    apart in a group."""
+    """What `image_variance` takes the difference of: variances of the mean accuracy, and of the disagreement."""
     correct = np.asarray(correct, float)
     n_groups, n = groups.max() + 1, correct.shape[1]
     if n_groups < 2:

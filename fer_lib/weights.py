@@ -36,8 +36,7 @@ def save_weights(network, folder, *, name, options, kind, faces=None, sequences=
 
 
 def set_options(path, **options):
-    """Give other options to the network in a file of `save_weights`;
-    they must leave the shapes of its tensors as they are."""
+    """Give other options, which leave the shapes of tensors as they are, to the network in a file of `save_weights`."""
     with safe_open(path, "pt") as file:
         metadata = dict(file.metadata())
     metadata["options"] = json.dumps(json.loads(metadata["options"]) | options, sort_keys=True)

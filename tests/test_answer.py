@@ -114,6 +114,7 @@ def test_a_study_of_another_intensity_has_its_answer(tmp_path):
     (["real", "mixed"], [{"n_real": [12, 18, 24], "ratios": [0.5, 1]}]),  # six cells of mixed, but no real_long
     (["real", "real_long", "mixed"],
      [{"n_real": [12, 18, 24], "weight": [0, 1]}]),  # six, of which three count for nothing
+    (["real", "mixed"], [{"n_real": [12, 18, 24], "ratios": [0.5, 1]}, {"arms": ["real_long"], "n_real": 30}]),
     (["real", "mixed"], [{"n_real": [12, 18, 24], "ratios": [0.5, 1]},
                          {"arms": ["real_long"], "n_real": 24}])])  # six; four have nothing to compare with
 def test_a_plan_with_too_little_for_a_law_has_its_answer_without_one(tmp_path, arms, blocks):

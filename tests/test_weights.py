@@ -80,6 +80,14 @@ def test_a_generator_can_be_mirrored_when_it_is_taken(parts, identity, tmp_path)
         imports.adopt(identity, made, role="identity", parts=parts, mirrored=True)
 
 
+def test_a_stargans_history_comes_along(parts, tmp_path):
+    training.train_expression_gan(parts["pool"], tmp_path, steps=1, discriminator_steps=1, batch_size=2,
+                                  image_options={"conv_dim": 4, "n_blocks": 1})
+    (tmp_path / "made").mkdir()
+    imports.adopt(tmp_path / "generator.safetensors", tmp_path / "made", role="expression", parts=parts)
+    assert training.load_history(tmp_path / "made")["step"].tolist() == [1]
+
+
 def test_a_table_that_is_no_history_stays_where_it_is(parts, identity, tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "identity.safetensors").write_bytes(identity.read_bytes())
