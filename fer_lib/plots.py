@@ -156,7 +156,7 @@ def _mark_chance(axis):
 
 
 def gan_losses(history, *, x="kimg", title="", guessing=None):
-    """Each loss of a GAN against training progress, one panel each; on a logarithmic axis where one value dwarfs others.
+    """Each loss of a GAN against training progress, one panel each; logarithmic where one value dwarfs others.
     history : DataFrame with the column `x` (thousands of images, or steps) and one column per loss.
     guessing : dict loss -> its value when the network only guesses, a dotted line.
     """
