@@ -103,6 +103,7 @@ def run(arguments, notebooks, params):
         print(f"Wrote {report.write(arguments.profile, root=chosen.root, notebooks=notebooks)}")
         return 0
     check(arguments, chosen)
+    tell_idle(arguments, chosen)
     swept = profiles.read_sweep(arguments.sweep, chosen.parameters) if arguments.sweep else None
     if arguments.dry_run:
         return show_plan(sweep.plan(*swept, force=arguments.force, **choice) if swept
@@ -134,6 +135,15 @@ def check(arguments, chosen):
     if arguments.sweep and arguments.publish:
         raise FerError("--publish stores the outputs of one run, and --sweep makes several: leave one of them out.")
     batch.check_options(chosen, jobs=arguments.jobs, publish=arguments.publish)
+
+
+def tell_idle(arguments, chosen):
+    """Say which of the parameters that were set change nothing, as no GAN is trained."""
+    names = [text.partition("=")[0] for text in (*arguments.set, *filter(None, [arguments.sweep]))]
+    idle = profiles.idle([name for name in names if name in chosen.parameters], chosen.values, chosen.parameters)
+    for name, weights in idle.items():
+        print(f"{name} changes nothing where a GAN is not trained, and {weights} is "
+              f"{chosen.values[weights]}: add --set {weights}=train to train it.", flush=True)
 
 
 class Lines(batch.Watch):

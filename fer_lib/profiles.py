@@ -23,6 +23,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from fer_lib import paths
 from fer_lib.errors import FerError
 from fer_lib.labels import ALL_EXPRESSIONS
 
@@ -104,6 +105,10 @@ RANGES = {
     "resamples": COUNT,
 }
 """Parameter name or pattern -> its range. Names that match nothing are checked for their type only."""
+TRAINED_IN = {"identity_weights": ("02_identity_gan", ("compare_with_paper", "paper_steps")),
+              "expression_weights": ("03_expression_gan", ("expression_mirrored", "expression_method"))}
+"""Parameter that decides whether a GAN is trained -> the notebook that does it, and its parameters that matter anyway.
+"""
 
 
 def read_parameters(notebook):
@@ -252,6 +257,29 @@ def check_together(values):
             raise FerError(f"{name} is {values[name]!r}{_close(str(values[name]), known)}: choose one of "
                            f"{', '.join(filter(None, known))}.")
     answer.check_profile(values)
+
+
+def idle(names, values, parameters):
+    """Those of the named parameters that only train a GAN which is not trained, as weights are given or shipped.
+
+    names : names of parameters that somebody has set. values : {name: value} of all. parameters : as from `union`.
+    Returns {name: the parameter that would have the GAN trained}, such as {"identity_steps": "identity_weights"}.
+    Where shipped weights do not suit the very faces, a GAN is trained after all; that is known only once these are read.
+    """
+    found = {}
+    for weights, (notebook, others) in TRAINED_IN.items():
+        if not _may_train(weights, values):
+            found |= {name: weights for name in names
+                      if parameters[name].notebooks == (notebook,) and name not in (weights, *others)}
+    return found
+
+
+def _may_train(weights, values):
+    """Whether a GAN is trained by these values, or the paper's beside, as far as can be told without faces."""
+    given, dataset = values.get(weights, "train"), values.get("pool_dataset") or values.get("dataset", "")
+    shipped = paths.REPOSITORY / "weights" / dataset / f"{weights.removesuffix('_weights')}.safetensors"
+    return (given == "train" or bool(values.get("compare_with_paper"))
+            or given == "shipped" and (not shipped.is_file() or values.get("expression_method") == "stargan"))
 
 
 def read_setting(setting, parameters):

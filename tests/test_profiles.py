@@ -184,3 +184,24 @@ def test_a_data_set_that_is_not_there_is_refused_with_the_nearest_name(tmp_path)
         profiles.check_together(resolve(known, tmp_path, "dataset=built_in"))
     with pytest.raises(FerError, match="pool_dataset is 'afectnet'"):
         profiles.check_together(resolve(known, tmp_path, "pool_dataset=afectnet"))
+
+
+@pytest.mark.parametrize("settings, idle", [
+    (("identity_steps=300",), {"identity_steps"}),
+    (("expression_steps=300", "n_real=60", "expression_mirrored=true"), {"expression_steps"}),
+    (("identity_steps=300", "identity_weights=train"), set()),
+    (("identity_steps=300", "compare_with_paper=true"), set()),
+    (("identity_steps=300", "dataset=affectnet"), set()),
+    (("expression_steps=300", "expression_method=stargan"), set()),
+    (("identity_steps=300", "dataset=affectnet", "identity_weights=mine.safetensors"), {"identity_steps"}),
+])
+def test_what_only_a_training_would_use_is_named_where_there_is_none(settings, idle):
+    known = profiles.union(sorted((REPOSITORY / "notebooks").glob("*.ipynb")))
+    values = profiles.resolve(known, profile="demo", folder=REPOSITORY / "params", settings=settings)
+    assert set(profiles.idle([text.partition("=")[0] for text in settings], values, known)) == idle
+
+
+def test_trainings_are_told_by_parameters_that_there_are():
+    for weights, (name, others) in profiles.TRAINED_IN.items():
+        declared = profiles.read_parameters(REPOSITORY / "notebooks" / f"{name}.ipynb")
+        assert {weights, *others} <= set(declared)
