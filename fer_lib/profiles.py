@@ -277,9 +277,11 @@ def idle(names, values, parameters):
 def _may_train(weights, values):
     """Whether a GAN is trained by these values, or the paper's beside, as far as can be told without faces."""
     given, dataset = values.get(weights, "train"), values.get("pool_dataset") or values.get("dataset", "")
+    if weights == "identity_weights" and values.get("compare_with_paper"):
+        return True
     shipped = paths.REPOSITORY / "weights" / dataset / f"{weights.removesuffix('_weights')}.safetensors"
-    return (given == "train" or bool(values.get("compare_with_paper"))
-            or given == "shipped" and (not shipped.is_file() or values.get("expression_method") == "stargan"))
+    suits = shipped.is_file() and (weights == "identity_weights" or values.get("expression_method") == "flow")
+    return given == "train" or given == "shipped" and not suits
 
 
 def read_setting(setting, parameters):

@@ -191,6 +191,8 @@ def test_a_data_set_that_is_not_there_is_refused_with_the_nearest_name(tmp_path)
     (("expression_steps=300", "n_real=60", "expression_mirrored=true"), {"expression_steps"}),
     (("identity_steps=300", "identity_weights=train"), set()),
     (("identity_steps=300", "compare_with_paper=true"), set()),
+    (("expression_steps=300", "compare_with_paper=true"), {"expression_steps"}),
+    (("identity_steps=300", "expression_method=stargan"), {"identity_steps"}),
     (("identity_steps=300", "dataset=affectnet"), set()),
     (("expression_steps=300", "expression_method=stargan"), set()),
     (("identity_steps=300", "dataset=affectnet", "identity_weights=mine.safetensors"), {"identity_steps"}),
