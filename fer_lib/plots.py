@@ -337,7 +337,7 @@ def arm_title(arm, origin="real"):
               "oversampled": f"{origin}, repeated",
               "augmented": f"{origin}, augmented", "noise": f"{origin} + noise images",
               "mixed_filtered": f"{origin} + generated, filtered",
-              "mixed_augmented": f"{origin} + generated, augmented", "external": f"{origin} + GANs' own faces"}
+              "mixed_augmented": f"{origin} + generated, augmented", "external": f"{origin} + GANs' training faces"}
     return titles.get(arm, arm_name(arm, origin))
 
 
