@@ -582,10 +582,10 @@ def nearest(images, pool):
     if key not in _POOLS:
         _, _, usual = generation.nearest_faces(np.asarray(pool.images[:1]), pool)
         _POOLS.clear()
-        _POOLS[key] = generation.reduced(np.asarray(pool.images)), usual
+        _POOLS[key] = generation.with_mirrored(pool), usual
     known, usual = _POOLS[key]
-    distances = torch.cdist(generation.reduced(images), known) / known.shape[1] ** 0.5
-    return np.asarray(pool.images)[distances.argmin(1).numpy()], float(distances.amin()), usual
+    distances, near = generation.nearest_of(images, known)
+    return np.asarray(pool.images)[near], float(distances.min()), usual
 
 
 _POOLS = {}  # fingerprint -> (reduced faces, usual distance) of the pool shown last

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 from fer_lib import engine
 from fer_lib.errors import FerError
@@ -19,6 +20,7 @@ from fer_lib.networks import expression_flow
 from fer_lib.weights import load_generator
 
 log = logging.getLogger(__name__)
+PART = 1024  # images that are compared, or made smaller, at once
 
 
 def latents(indices, *, seed, latent_size):
@@ -130,8 +132,8 @@ def nearest_faces(images, faces, *, coarse=12):
     set's faces to the nearest face of another subject, or another image where subjects are unknown).
     Distances are root mean squared differences of pixels in 0..1.
     """
-    distances, known = _distances(images, faces, coarse)
-    n = len(faces)
+    known, n = with_mirrored(faces, coarse), len(faces)
+    distances, near = nearest_of(images, known, coarse)
     some = np.linspace(0, len(faces) - 1, min(len(faces), 500)).astype(int)
     among = torch.cdist(known[some], known) / known.shape[1] ** 0.5
     among = torch.minimum(among[:, :n], among[:, n:])
@@ -139,25 +141,32 @@ def nearest_faces(images, faces, *, coarse=12):
     same = (faces.subjects[some][:, None] == faces.subjects[None, :]) & named[None, :]
     same[np.arange(len(some)), some] = True
     among[torch.from_numpy(same.astype(bool))] = torch.inf
-    near = distances.argmin(1).numpy() % n
-    return np.asarray(faces.images)[near], float(distances.amin(1).median()), float(among.amin(1).median())
+    return np.asarray(faces.images)[near], float(torch.from_numpy(distances).median()), float(among.amin(1).median())
 
 
 def nearest_distances(images, faces, *, coarse=12):
     """Distance of each image to the most similar face of a set, as in `nearest_faces`: float32 [n]."""
-    return _distances(images, faces, coarse)[0].amin(1).numpy()
+    return nearest_of(images, with_mirrored(faces, coarse), coarse)[0]
 
 
-def _distances(images, faces, coarse):
-    given, known = (reduced(each, coarse) for each in (images, np.asarray(faces.images)))
-    known = torch.cat([known, known.unflatten(1, (-1, coarse)).flip(2).flatten(1)])
-    return torch.cdist(given, known) / known.shape[1] ** 0.5, known
+def with_mirrored(faces, coarse=12):
+    """Faces [n] and their mirror images behind them, as `reduced` has them: float32 [2 n, C * coarse * coarse]."""
+    known = reduced(np.asarray(faces.images), coarse)
+    return torch.cat([known, known.unflatten(1, (-1, coarse)).flip(2).flatten(1)])
+
+
+def nearest_of(images, known, coarse=12):
+    """Distance of each image, uint8 [n, C, H, W], to the nearest of `with_mirrored` faces, and which face that is:
+    float32 [n], int64 [n]. Some images at a time: all distances at once may be more than memory holds."""
+    distances, near = zip(*[(torch.cdist(part, known) / known.shape[1] ** 0.5).min(1)
+                            for part in reduced(images, coarse).split(PART)])
+    return torch.cat(distances).numpy(), torch.cat(near).numpy() % (len(known) // 2)
 
 
 def reduced(images, size=12):
     """Images, uint8 [n, C, H, W], averaged to size x size pixels in 0..1: float32 [n, C * size * size]."""
-    pixels = torch.from_numpy(np.array(images)).float().div(255)
-    return torch.nn.functional.adaptive_avg_pool2d(pixels, size).flatten(1)
+    parts = [torch.from_numpy(np.array(images[first:first + PART])) for first in range(0, max(len(images), 1), PART)]
+    return torch.cat([F.adaptive_avg_pool2d(part.float().div(255), size).flatten(1) for part in parts])
 
 
 def make_bank(identity_folder, expression_folder, folder, *, wanted, device="auto"):

@@ -107,12 +107,13 @@ def find_weights(choice, *, role, dataset, faces, method=None):
     "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size and of this method,
     and otherwise training, which a log line says. Training, too, where it learned from pictures of nobody known that
     are not this very pool: of another set a copy, saved anew, may be tested here, and would not be recognised.
-    Raises FerError when the file does not exist.
+    Raises FerError when the file does not exist, or holds a flow generator where StarGAN's method is wanted. (The method
+    flow, the default, takes either.)
     """
     if choice == "train":
         return None
     if choice != "shipped":
-        return _existing(paths.REPOSITORY / choice)
+        return _of_method(_existing(paths.REPOSITORY / choice), method)
     path = paths.REPOSITORY / "weights" / dataset / f"{role}.safetensors"
     fits = path.is_file() and _made_for(path) == (faces.image_size, faces.channels)
     if fits and method and weights.read_metadata(path)["kind"] != METHODS[method]:
@@ -129,6 +130,13 @@ def find_weights(choice, *, role, dataset, faces, method=None):
     return None
 
 
+def _of_method(path, method):
+    if method == "stargan" and kind_of(path) == "compendium" and weights.read_metadata(path)["kind"] == METHODS["flow"]:
+        raise FerError(f"{path} holds a flow generator, but the expression_method is stargan: set "
+                       "expression_method=flow, or give a StarGAN.")
+    return path
+
+
 def _may_be_copies(path, faces):
     trained_on = weights.read_metadata(path)["trained_on"]
     return not trained_on["subjects"] and trained_on["fingerprint"] != faces.fingerprint
@@ -139,13 +147,13 @@ def _made_for(path):
     return trained_on.get("image_size"), trained_on.get("channels")
 
 
-def adopt(path, folder, *, role, parts, mirrored=False):
+def adopt(path, folder, *, role, parts, mirrored=None):
     """Put a generator that exists into `folder`, where training would have put it: generator.safetensors.
 
     path : see `find_weights`; the history of its training, <name>.csv or history.csv beside it, and what a run of this
     compendium wrote of it, artifact.json, come along as history.csv and training.json. role : "identity" or
-    "expression". parts : dict part -> Faces of the profile, `pool` among them. mirrored : see
-    expression_flow.Generator; True sets it.
+    "expression". parts : dict part -> Faces of the profile, `pool` among them. mirrored : bool, sets it, see
+    expression_flow.Generator; None leaves it as the file says.
     Raises FerError when the file is none of KINDS, or draws faces of another size or kind than the pool's, and
     LeakError when it was trained on a person or a picture outside the pool.
     """
@@ -158,9 +166,8 @@ def adopt(path, folder, *, role, parts, mirrored=False):
     found = weights.read_metadata(target)
     _check_role(found, role, pool, path)
     weights.check_unseen(found["trained_on"], parts, name=path.name)
-    if mirrored:
-        _check_mirrored(found["kind"], path)
-        weights.set_options(target, mirrored=True)
+    if mirrored is not None and _mirrors(found["kind"], mirrored, path):
+        weights.set_options(target, mirrored=mirrored)
     beside = [(path.with_suffix(".csv"), "history.csv")]
     if path.name == target.name:  # from a run
         beside += [(path.parent / name, copy) for name, copy in (
@@ -190,9 +197,11 @@ def _is_history(file):
         return {"step", "seconds", "images_per_second"} <= set(text.readline().strip().split(","))
 
 
-def _check_mirrored(kind, path):
-    if kind != "expression_flow":
+def _mirrors(kind, mirrored, path):
+    """Whether generators of this kind can be mirrored. Raises FerError where one that cannot is to be."""
+    if kind != "expression_flow" and mirrored:
         raise FerError(f"{path} holds a {kind} generator, which has no flow to mirror: set expression_mirrored=false.")
+    return kind == "expression_flow"
 
 
 def _told(trained_on, pool):

@@ -2,6 +2,8 @@
 
 import torch
 
+from fer_lib.errors import FerError
+
 SMALLEST = 16  # rows and columns that a weight must have for Muon, see `muon`
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Newton and Schulz' iteration: five take singular values near to 1
 
@@ -115,7 +117,13 @@ def set_rate(optimiser, lr):
 
 
 def update(optimiser, loss, network):
-    """One optimiser step on `loss` for the parameters of `network`; returns the loss, detached."""
+    """One optimiser step on `loss` for the parameters of `network`; returns the loss, detached.
+
+    Raises FerError on a CPU when the loss is not finite, of which grid_sample's gradient would kill the process; on a
+    GPU it is found when the losses are looked at, see training.loop.
+    """
+    if loss.device.type == "cpu" and not loss.isfinite():
+        raise diverged(loss.item())
     parameters = list(network.parameters())
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients):
@@ -124,6 +132,12 @@ def update(optimiser, loss, network):
         parameter.grad = gradient
     optimiser.step()
     return loss.detach()
+
+
+def diverged(loss, name="its loss"):
+    """The FerError of a training that got lost."""
+    return FerError(f"The GAN's training diverged ({name} is {loss}): train it with a lower learning rate "
+                    "(identity_lr, critic_lr, expression_lr), or another seed.")
 
 
 @torch.no_grad()

@@ -102,7 +102,8 @@ RANGES = {
     "n_*": COUNT, "*_per_*": COUNT, "*takes": COUNT, "*subjects": COUNT, "*images": COUNT, "*steps": COUNT,
     "*epochs": COUNT, "*updates": COUNT, "*batch_size": COUNT, "*_channels": COUNT, "*_dim": COUNT,
     "*_blocks": COUNT, "*_layers": COUNT, "*_every": COUNT, "*_interval": COUNT, "patience": COUNT,
-    "resamples": COUNT,
+    "resamples": COUNT, "latent_size": COUNT, "*_channel_base": COUNT, "*_channel_max": COUNT, "*_width": COUNT,
+    "residual_power": Range(choices=(1, 2)),
 }
 """Parameter name or pattern -> its range. Names that match nothing are checked for their type only."""
 TRAINED_IN = {"identity_weights": ("02_identity_gan", ("compare_with_paper", "paper_steps")),

@@ -193,11 +193,16 @@ def nearest_distance_share(pool, bank, test, *, resamples=2_000, level=0.95, see
         groups = statistics.cluster_codes(faces.subjects, len(faces))
         order = np.argsort(near)
         n_groups = groups.max() + 1
-        weights_of = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)[:, groups[order]]
-        middle = (weights_of.cumsum(1) >= weights_of.sum(1, keepdims=True) / 2).argmax(1)
+        weights_of = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
+        middle = np.array([_middle(row[groups[order]]) for row in weights_of])
         medians.append(np.median(near))
         resampled.append(near[order][middle])
     return _share(medians, resampled, level)
+
+
+def _middle(counts):
+    """Place of the median among values in order that are there `counts` times each."""
+    return (counts.cumsum() >= counts.sum() / 2).argmax()
 
 
 def identity_fid_ratio(judge, pool, better, paper, *, seed, level=0.95, device="auto"):
@@ -265,9 +270,10 @@ def measured_against_truth(expression_gan, embedder, test, *, seed, resamples, d
     shares = {f"region_error_share{name}": region_error_share(given, *pair, masks, resamples, rng)
               for name, pair in faces.items()}
     shares["identity_similarity_share"] = identity_share(embedder, given, made, test, resamples, rng)
-    return shares | {f"region_error_mean_share{name}": region_error_share(given, *pair, masks, resamples, rng,
-                                                                          nearest=False)
-                     for name, pair in faces.items()}
+    shares |= {f"region_error_mean_share{name}": region_error_share(given, *pair, masks, resamples, rng, nearest=False)
+               for name, pair in faces.items()}
+    return shares | {f"region_change_ratio{name}": region_change_ratio(given, changed, masks, resamples, rng)
+                     for name, changed in (("", made[:, :, None]), ("_of_truth", true))}
 
 
 def region_error_share(given, made, true, masks, resamples, rng, *, nearest=True):
@@ -285,6 +291,23 @@ def region_error_share(given, made, true, masks, resamples, rng, *, nearest=True
         both = [error[:, column][~np.isnan(errors[0][:, column])] for error in errors]
         weights = rng.multinomial(len(both[0]), np.full(len(both[0]), 1 / len(both[0])), size=resamples)
         shares[region] = _share([part.mean() for part in both], [weights @ part for part in both])
+    return shares
+
+
+def region_change_ratio(given, changed, masks, resamples, rng):
+    """How much more an expression changes a region than what lies outside of all of them: per region.
+
+    given : Faces [n], before. changed : uint8 [n, expressions, takes, C, H, W], after. Near 1 everything would change
+    alike; mean absolute changes of pixels, over expressions and takes, inside / elsewhere.
+    """
+    parts = [truth.change_inside(given.images, changed[:, code, take], masks) for code in range(changed.shape[1])
+             for take in range(changed.shape[2])]
+    change = np.mean([part.to_numpy() for part in parts], axis=0)
+    shares, names = {}, list(parts[0].columns)
+    for column, region in enumerate(masks):
+        both = change[~np.isnan(change[:, column])][:, [column, names.index("elsewhere")]].T
+        weights = rng.multinomial(both.shape[1], np.full(both.shape[1], 1 / both.shape[1]), size=resamples)
+        shares[region] = _share(both.mean(1), [weights @ part for part in both])
     return shares
 
 

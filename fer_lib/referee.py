@@ -128,7 +128,7 @@ def read_thresholds(path):
 
 
 def thresholds_of(bank, scores, *, share):
-    """The score from which on the best `share` of each expression's faces lies: dict expression -> probability.
+    """About the score from which on the best `share` of each expression's faces lies: dict expression -> probability.
 
     bank : Faces, generated. scores : float [len(bank)], see selection.score.
     """

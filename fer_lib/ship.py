@@ -12,7 +12,7 @@ import sys
 
 import pandas as pd
 
-from fer_lib import imports, paths, referee, runs, weights
+from fer_lib import imports, paths, profiles, referee, runs, weights
 from fer_lib.errors import FerError
 
 ROLES = {"identity": ("identity_gan", "draws the face of a person who does not exist"),
@@ -69,6 +69,7 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
     quality = workspace.results / "generators.json"
     if not quality.is_file():
         raise FerError(f"Profile {profile} has no results/{profile}/generators.json: run its notebooks 01 to 04 first.")
+    _check_measured(workspace)
     folder = target / dataset
     artifacts = {role: workspace.require(name).path for role, (name, _) in ROLES.items()}
     networks = [_line(role, path, folder) for role, path in artifacts.items()]  # before anything is overwritten
@@ -91,6 +92,15 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
                        measures=_measures(json.loads(quality.read_text(encoding="utf-8"))))
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def _check_measured(workspace):
+    """Raise FerError when the measures are of other networks than those that would be shipped."""
+    inputs = _facts(workspace.require("quality").path)["inputs"]
+    for name in ("identity_gan", "expression_gan", "referee"):
+        if workspace.require(name).key not in inputs:
+            raise FerError(f"The measures of profile {workspace.profile} are not of its present {name}: "
+                           "run notebook 04 again.")
 
 
 def _ship_referee(source, quality, folder):
@@ -165,6 +175,7 @@ def main(arguments=None):
     parser.add_argument("dataset", help="the name that data sets have in notebook 1, such as built-in")
     options = parser.parse_args(arguments)
     try:
+        profiles.read_profile(options.profile, folder=paths.PARAMS)  # before folders are made for one that is not there
         print(f"Wrote {ship(options.profile, options.dataset).relative_to(paths.REPOSITORY).as_posix()}.")
     except FerError as error:
         print(error, file=sys.stderr)

@@ -7,6 +7,7 @@ so a run that was killed and resumed ends, on the CPU, with the same weights as 
 import copy
 import hashlib
 import logging
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from fer_lib.errors import FerError
 from fer_lib.faces import concatenate
 from fer_lib.labels import ALL_EXPRESSIONS
 from fer_lib.networks import expression_flow, pooling, stargan, stylegan2
-from fer_lib.optimisers import OPTIMISERS, adam, follow, resume_optimiser, set_rate, update
+from fer_lib.optimisers import OPTIMISERS, adam, diverged, follow, resume_optimiser, set_rate, update
 from fer_lib.weights import load_generator, save_weights  # noqa: F401, the generators that are trained here
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
 
     faces : Faces [n]; expressions are not used. steps : int, generator updates.
     image_options : dict of widths for stylegan2.Generator and Discriminator, and critic_width of pooling.Discriminator.
-    gamma : R1 weight. r1_interval : steps between two R1 penalties (lazy regularisation).
+    gamma : R1 weight. r1_interval : steps between two R1 penalties (lazy regularisation; R2 is an update of its own
+    beside, for which rates and betas are not corrected).
     ema_kimg : half-life of the generator's moving average, in thousands of images, with a warm-up.
     objective : "non-saturating" (the paper's) or "relativistic" (R3GAN's pairing loss, with R2, the penalty on
     generated images, beside R1).
@@ -77,8 +79,7 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
         terms, fake = teach(real, torch.randn(2, batch_size, generator.latent_size).to(device))
         if number % r1_interval == 0:
             terms = terms | penalise(real, fake)
-        seen = (number + 1) * batch_size
-        follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
+        follow(ema, generator, keep=share_kept(number, batch_size, ema_kimg))
         return terms
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
@@ -275,8 +276,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
         if number % penalty_interval == 0:
             terms = terms | penalise(drawn[0], fake, drawn[2])
         terms = terms | teach_generator(*draw(), *(draw_sequence() if encoder else ()))
-        seen = (number + 1) * batch_size
-        follow(ema, generator, keep=0.5 ** (batch_size / min(ema_kimg * 1000, 0.05 * seen)))
+        follow(ema, generator, keep=share_kept(number, batch_size, ema_kimg))
         return terms
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
@@ -375,6 +375,12 @@ class WarmUp:
                 if turn:
                     set_rate(optimiser, self.lr * falling(done, steps))
                 learn(*draw())
+
+
+def share_kept(number, batch_size, kimg):
+    """What a moving average keeps of itself at the update `number`, from 0, for a half-life of `kimg` thousand images;
+    early on it is shorter. Source: Karras et al. 2020 (StyleGAN2-ADA), ramp-up of 0.05."""
+    return 0.5 ** (batch_size / min(kimg * 1000, 0.05 * ((number + 1) * batch_size)))
 
 
 def falling(number, steps):
@@ -536,6 +542,7 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     folder : holds checkpoint.pt while training; a run that finds one goes on from it. finish : called after the last
     step, while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose updates have negative
     numbers here, and no row.
+    Raises FerError when a term is not finite; the last checkpoint stays.
     Returns DataFrame: step, seconds, images_per_second and the mean of each term since the row before.
     """
     folder, began = Path(folder), time.perf_counter()
@@ -575,8 +582,16 @@ def detached(terms):
 
 
 def numbers(terms):
-    """Tensors that were kept where they are, as waiting for a GPU at every step would slow it down, as numbers."""
-    return [{name: float(value) for name, value in row.items()} for row in terms]
+    """Tensors that were kept where they are, as waiting for a GPU at every step would slow it down, as numbers.
+
+    Raises FerError when one is not finite.
+    """
+    found = [{name: float(value) for name, value in row.items()} for row in terms]
+    for row in found:
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise diverged(value, name)
+    return found
 
 
 def _row(done, seconds, terms, rows, batch_size, warmed):

@@ -7,6 +7,7 @@ and pictures it has seen; whoever uses it can check that none of them is tested 
 import base64
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,14 @@ def save_weights(network, folder, *, name, options, kind, faces=None, sequences=
     metadata = {"kind": kind, "options": json.dumps(options, sort_keys=True)}
     if faces is not None:
         metadata["trained_on"] = json.dumps(trace(faces, sequences))
-    save_file(tensors, Path(folder) / f"{name}.safetensors", metadata=metadata)
+    _write(tensors, Path(folder) / f"{name}.safetensors", metadata)
+
+
+def _write(tensors, path, metadata):
+    """Write all of a file or nothing, so that one that was cut short is not taken for whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(tensors, partial, metadata=metadata)
+    os.replace(partial, path)
 
 
 def set_options(path, **options):
@@ -40,7 +48,7 @@ def set_options(path, **options):
     with safe_open(path, "pt") as file:
         metadata = dict(file.metadata())
     metadata["options"] = json.dumps(json.loads(metadata["options"]) | options, sort_keys=True)
-    save_file(load_file(path), path, metadata=metadata)
+    _write(load_file(path), Path(path), metadata)
 
 
 def load_generator(path, *, device="cpu"):

@@ -37,9 +37,15 @@ def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts
                          referee.provide(parts, folder, given={}, epochs=1, seed=0, device="cpu"))
     workspace.publish("referee", looking)
     thresholds = {"selector_thresholds": {"anger": 0.25}}
-    judged = runs.build(workspace, "quality", params={}, inputs=[], code=["fer_lib.quality"],
-                        make=lambda folder: (folder / "quality.json").write_text(json.dumps(thresholds)))
-    workspace.publish("quality", judged)
+    measured = [looking, *(workspace.require(name) for name in TRAIN)]
+    for inputs in (measured[:-1], measured):
+        judged = runs.build(workspace, "quality", params={}, inputs=inputs, code=["fer_lib.quality"],
+                            make=lambda folder: (folder / "quality.json").write_text(json.dumps(thresholds)))
+        workspace.publish("quality", judged)
+        if inputs != measured:
+            workspace.save_json({"label_fidelity_share": SHARE}, "generators")
+            with pytest.raises(FerError, match="measures of profile tiny are not of its present expression_gan"):
+                ship.ship("tiny", "built-in", target=tmp_path / "weights")
     workspace.save_json({"label_fidelity_share": SHARE, "region_error_share": {"mouth": SHARE}, "fid": {}},
                         "generators")
     folder = ship.ship("tiny", "built-in", target=tmp_path / "weights")
@@ -88,3 +94,9 @@ def test_a_network_of_unknown_training_is_not_shipped_and_nothing_is_overwritten
     (folder / "expression.safetensors").write_bytes(b"another")
     with pytest.raises(FerError, match="How the expression GAN of this profile was trained is not known"):
         ship._line("expression", made, folder)
+
+
+def test_a_profile_that_is_not_there_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+    assert ship.main(["tpyo", "built-in"]) == 1
+    assert "There is no profile `tpyo`" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -294,3 +294,28 @@ def test_the_time_left_is_that_of_the_last_steps_and_the_warm_up_is_told(tmp_pat
     assert any(text.startswith("warm-up, update 2 of 6, ") and "left" in text for text in told)
     assert (history["images_per_second"].tolist() == [0.4, 0.4]
             and any("step 2 of 4, 0 images/s, 0.3 min left" in text for text in told))
+
+
+@pytest.mark.parametrize("gan, rates", [("muon", {"lr": 1e4}), ("sequences", {"lr": 1e4}), ("identity", {"lr": 1e30})])
+def test_a_training_that_diverges_ends_with_a_sentence_and_without_weights(gan, rates, tmp_path):
+    """grid_sample's gradient of a flow that is not a number would kill the process."""
+    with pytest.raises(FerError, match="training diverged .* lower learning rate"):
+        train(gan, tmp_path / "lost", steps=40, **({"warm_up": 20} if gan != "identity" else {}), **rates)
+    assert not (tmp_path / "lost" / "generator.safetensors").exists()
+
+
+def test_losses_that_only_the_gpu_knows_are_looked_at_before_they_are_told_or_kept():
+    with pytest.raises(FerError, match="r1 is nan"):
+        training.numbers([{"r1": torch.tensor(1.0)}, {"r1": torch.tensor(float("nan"))}])
+    assert training.numbers([{"r1": torch.tensor(1.5)}]) == [{"r1": 1.5}]
+
+
+def test_nearest_faces_do_not_depend_on_how_many_are_compared_at_once(monkeypatch):
+    faces, rng = make_faces(), np.random.default_rng(1)
+    given = rng.integers(0, 256, (7, 1, 32, 32), dtype=np.uint8)
+    at_once = generation.nearest_faces(given, faces), generation.nearest_distances(given, faces)
+    monkeypatch.setattr(generation, "PART", 3)
+    in_parts = generation.nearest_faces(given, faces), generation.nearest_distances(given, faces)
+    assert np.array_equal(at_once[0][0], in_parts[0][0]) and np.allclose(at_once[0][1:], in_parts[0][1:], atol=1e-6)
+    assert np.allclose(at_once[1], in_parts[1], atol=1e-6)
+    assert generation.nearest_distances(faces.images[..., ::-1], faces).max() < 1e-3  # as mirror images

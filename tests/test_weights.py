@@ -72,9 +72,13 @@ def test_a_generator_can_be_mirrored_when_it_is_taken(parts, identity, tmp_path)
                             image_options={"width": 8, "n_blocks": 1})
     path, made = tmp_path / "generator.safetensors", tmp_path / "made"
     made.mkdir()
-    for mirrored in (False, True):
+    (tmp_path / "again").mkdir()
+    for mirrored in (None, False, True):
         imports.adopt(path, made, role="expression", parts=parts, mirrored=mirrored)
-        assert weights.load_generator(made / path.name).mirrored == mirrored
+        assert weights.load_generator(made / path.name).mirrored == bool(mirrored)
+    for mirrored in (None, False):  # one that is mirrored stays so, unless it is to be otherwise
+        imports.adopt(made / path.name, tmp_path / "again", role="expression", parts=parts, mirrored=mirrored)
+        assert weights.load_generator(tmp_path / "again" / path.name).mirrored == (mirrored is None)
     assert weights.read_metadata(made / path.name)["trained_on"] == weights.read_metadata(path)["trained_on"]
     with pytest.raises(FerError, match="expression_mirrored=false"):
         imports.adopt(identity, made, role="identity", parts=parts, mirrored=True)
@@ -150,6 +154,22 @@ def test_weights_are_trained_where_none_are_shipped(parts, identity):
     assert imports.find_weights("shipped", **shipped, method="stargan") is None  # another method's are not taken for it
     with pytest.raises(FerError, match="no file"):
         imports.find_weights("nowhere.safetensors", **choose)
+    flow = str(imports.paths.REPOSITORY / "weights" / "built-in" / "expression.safetensors")
+    assert str(imports.find_weights(flow, **shipped, method="flow")) == flow
+    with pytest.raises(FerError, match="holds a flow generator, but the expression_method is stargan"):
+        imports.find_weights(flow, **shipped, method="stargan")
+
+
+def test_a_file_that_could_not_be_written_is_not_there(parts, tmp_path, monkeypatch):
+    """Half of one would be taken for a finished network."""
+    def break_off(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(weights, "save_file", break_off)
+    with pytest.raises(OSError):
+        weights.save_weights(torch.nn.Linear(1, 1), tmp_path, name="judge", options={}, kind="judge")
+    assert not (tmp_path / "judge.safetensors").exists()
 
 
 def test_the_pools_people_do_not_depend_on_the_other_parts(parts):

@@ -2,7 +2,7 @@
 their leaky ReLUs.
 
 On a few thousand faces it tells more in a minute of a CPU than a residual discriminator with strided or filtered
-convolutions: see the table in notebook 2.
+convolutions.
 Source: He et al., "Delving Deep into Rectifiers", ICCV 2015 (arXiv 1502.01852), for the initial weights.
 """
 

@@ -32,8 +32,8 @@ def resolutions(image_size):
 
 
 def channels_at(resolution, *, channel_base, channel_max):
-    """Feature channels at a resolution: channel_base / resolution, at most channel_max."""
-    return min(channel_base // resolution, channel_max)
+    """Feature channels at a resolution: channel_base / resolution, at most channel_max, at least one."""
+    return max(1, min(channel_base // resolution, channel_max))
 
 
 def low_pass(x, *, up=1, down=1, padding=1, gain=1.0):
