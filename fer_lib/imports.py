@@ -107,8 +107,8 @@ def find_weights(choice, *, role, dataset, faces, method=None):
     "shipped" means weights/<dataset>/<role>.safetensors where there is one for faces of this size and of this method,
     and otherwise training, which a log line says. Training, too, where it learned from pictures of nobody known that
     are not this very pool: of another set a copy, saved anew, may be tested here, and would not be recognised.
-    Raises FerError when the file does not exist, or holds a flow generator where StarGAN's method is wanted. (The method
-    flow, the default, takes either.)
+    Raises FerError when the file does not exist, or holds a flow generator where StarGAN's method is wanted; the method
+    flow, the default, takes either.
     """
     if choice == "train":
         return None

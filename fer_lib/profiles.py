@@ -265,7 +265,7 @@ def idle(names, values, parameters):
 
     names : names of parameters that somebody has set. values : {name: value} of all. parameters : as from `union`.
     Returns {name: the parameter that would have the GAN trained}, such as {"identity_steps": "identity_weights"}.
-    Where shipped weights do not suit the very faces, a GAN is trained after all; that is known only once these are read.
+    Where shipped weights do not suit the very faces, a GAN is trained after all; that is known once these are read.
     """
     found = {}
     for weights, (notebook, others) in TRAINED_IN.items():

@@ -284,14 +284,9 @@ def region_error_share(given, made, true, masks, resamples, rng, *, nearest=True
     """
     pairs = [truth.region_errors(made[:, code], true[:, code], masks, unchanged=given.images) if nearest else
              [truth.mean_errors(images, true[:, code], masks) for images in (made[:, code], given.images)]
-             for code in range(len(EXPRESSIONS))]
+             for code in range(made.shape[1])]
     errors = [np.mean([pair[part].to_numpy() for pair in pairs], axis=0) for part in (0, 1)]
-    shares = {}
-    for column, region in enumerate(masks):
-        both = [error[:, column][~np.isnan(errors[0][:, column])] for error in errors]
-        weights = rng.multinomial(len(both[0]), np.full(len(both[0]), 1 / len(both[0])), size=resamples)
-        shares[region] = _share([part.mean() for part in both], [weights @ part for part in both])
-    return shares
+    return _by_region(*errors, masks, resamples, rng)
 
 
 def region_change_ratio(given, changed, masks, resamples, rng):
@@ -300,14 +295,21 @@ def region_change_ratio(given, changed, masks, resamples, rng):
     given : Faces [n], before. changed : uint8 [n, expressions, takes, C, H, W], after. Near 1 everything would change
     alike; mean absolute changes of pixels, over expressions and takes, inside / elsewhere.
     """
-    parts = [truth.change_inside(given.images, changed[:, code, take], masks) for code in range(changed.shape[1])
-             for take in range(changed.shape[2])]
-    change = np.mean([part.to_numpy() for part in parts], axis=0)
-    shares, names = {}, list(parts[0].columns)
+    changes = [truth.change_inside(given.images, changed[:, code, take], masks) for code in range(changed.shape[1])
+               for take in range(changed.shape[2])]
+    mean = sum(changes) / len(changes)
+    inside = mean[list(masks)].to_numpy()
+    return _by_region(inside, np.repeat(mean[["elsewhere"]].to_numpy(), inside.shape[1], 1), masks, resamples, rng)
+
+
+def _by_region(above, below, masks, resamples, rng):
+    """Mean over people above / below: dict region -> share, people resampled. above, below : float [n, regions], NaN
+    above where a face does not show a region."""
+    shares = {}
     for column, region in enumerate(masks):
-        both = change[~np.isnan(change[:, column])][:, [column, names.index("elsewhere")]].T
-        weights = rng.multinomial(both.shape[1], np.full(both.shape[1], 1 / both.shape[1]), size=resamples)
-        shares[region] = _share(both.mean(1), [weights @ part for part in both])
+        both = [part[:, column][~np.isnan(above[:, column])] for part in (above, below)]
+        weights = rng.multinomial(len(both[0]), np.full(len(both[0]), 1 / len(both[0])), size=resamples)
+        shares[region] = _share([part.mean() for part in both], [weights @ part for part in both])
     return shares
 
 

@@ -38,7 +38,7 @@ notebooks refuse to train a classifier on them or to test one with them{unless}.
 ## How good they are
 
 From `results/{profile}/generators.json`, on {unseen} that no network has seen; how each is measured is said in
-notebook 4. A share of 1 is as good as {origin} faces.
+notebook 4. A share of 1 is as good as {origin} faces{truths}.
 
 {measures}
 
@@ -89,6 +89,7 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
                        n=trained_on["n"], origin=trained_on["origin"], subjects=subjects, data=data, licence=licence,
                        unseen="people" if named else "pictures",
                        unless="" if named else ", unless they were saved anew",
+                       truths="; what ends in `_of_truth` is what true pictures get" if named else "",
                        measures=_measures(json.loads(quality.read_text(encoding="utf-8"))))
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
