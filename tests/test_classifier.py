@@ -10,7 +10,7 @@ from fer_lib import classical, classifier
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
-from fer_lib.networks.paper_cnn import PaperCNN
+from fer_lib.networks.paper_cnn import Dropout, PaperCNN
 
 
 def striped_faces(n, *, seed, size=32, expressions=EXPRESSIONS, contrast=120):
@@ -188,6 +188,32 @@ def test_bfloat16_learns_and_keeps_float32_weights(monkeypatch):
     assert all(weight.dtype == torch.float32 for weight in half.model.parameters())
     test = striped_faces(60, seed=3)
     assert classifier.evaluate(classifier.predict(half.model, test), test)["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5])
+def test_dropout_in_bfloat16_drops_each_value_with_probability_p_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    ones = torch.ones(8, 32, 40, 40, dtype=torch.bfloat16).to(memory_format=torch.channels_last).requires_grad_()
+    dropped = Dropout(p)(ones)
+    dropped.sum().backward()
+    kept = dropped != 0
+    scale = torch.tensor(1 / (1 - p), dtype=torch.bfloat16)
+    assert torch.equal(dropped, kept * scale) and torch.equal(ones.grad, kept * scale)
+    shares = torch.stack([kept.float().mean(list(set(range(4)) - {axis}))[:8] for axis in range(4)])
+    spread = (p * (1 - p) / (kept.numel() / torch.tensor([8, 32, 40, 40]))) ** 0.5
+    assert ((shares - (1 - p)).abs() < 5 * spread[:, None]).all()  # of every image, channel, row and column alike
+    assert abs(np.corrcoef(kept.flatten()[:-1], kept.flatten()[1:])[0, 1]) < 5 / kept.numel() ** 0.5
+    torch.manual_seed(0)
+    assert torch.equal(Dropout(p)(ones), dropped) and not torch.equal(Dropout(p)(ones), dropped)
+    assert Dropout(p).eval()(ones) is ones
+
+
+def test_dropout_in_float32_is_that_of_torch():
+    x = torch.randn(4, 5, 6, 6)
+    torch.manual_seed(1)
+    ours = Dropout(0.25)(x)
+    torch.manual_seed(1)
+    assert torch.equal(ours, nn.Dropout(0.25)(x))
 
 
 def test_an_unknown_precision_is_refused():

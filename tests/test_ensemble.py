@@ -65,6 +65,13 @@ def test_same_seeds_same_weights_and_dropout_differs_between_classifiers():
     assert all(map(torch.equal, first, again)) and not torch.equal(*first)
 
 
+def test_bfloat16_on_a_processor_drops_out_together_too(monkeypatch):
+    monkeypatch.setattr(ensemble.engine, "has_bfloat16", lambda kind: True)
+    results = ensemble.train(PARTS, VALIDATION, seeds=[3, 4, 5], precision="bfloat16", **OPTIONS)
+    assert all(result.history["train_loss"].notna().all() for result in results)
+    assert len({float(result.history["train_loss"].iloc[-1]) for result in results}) == 3
+
+
 def test_speed_is_that_of_all_together():
     assert ensemble.images_per_second((32, 1, "cpu", "float32"), n=2, updates=3, batch_size=6) > 0
 
