@@ -138,8 +138,14 @@ def check(arguments, chosen):
 
 
 def tell_idle(arguments, chosen):
-    """Say which of the parameters that were set change nothing, as no GAN is trained."""
+    """Say which of the parameters that were set change nothing: those of steps that were not chosen, and those that
+    only train a GAN, where none is trained."""
     names = [text.partition("=")[0] for text in (*arguments.set, *filter(None, [arguments.sweep]))]
+    steps = {step.name for step in chosen.chosen}
+    for name in (text.partition("=")[0] for text in arguments.set):
+        users = chosen.parameters[name].notebooks if name in chosen.parameters else ()
+        if users and not steps & set(users):
+            print(f"{name} changes nothing in the chosen steps: it is a parameter of {', '.join(users)}.", flush=True)
     idle = profiles.idle([name for name in names if name in chosen.parameters], chosen.values, chosen.parameters)
     for name, weights in idle.items():
         print(f"{name} changes nothing where a GAN is not trained, and {weights} is "

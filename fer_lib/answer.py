@@ -61,6 +61,9 @@ def check_profile(values):
     study.plan_blocks([{}, *values["blocks"]], **grid)  # those that are left for later must be right, too
     cells = study.plan_blocks([{}, *values["blocks"][:values["n_blocks"]]], **grid)
     check_plan(cells, n_real=values["n_real"], headline_ratio=values["headline_ratio"], **usual)
+    if any(cell.arm == "mixed_filtered" for cell in cells) and "selection" not in values.get("measures", ["selection"]):
+        raise FerError("The arm mixed_filtered needs the faces that notebook 4 selects: add selection to the measures, "
+                       "or leave mixed_filtered out of arms and blocks.")
     faint = [cell for cell in cells if study.ARMS[cell.arm].uses_bank and cell.intensity != 1]
     if faint and values.get("expression_method") == "stargan":
         raise FerError(f"The plan asks for expressions of intensity {faint[0].intensity:g}, which StarGAN does not "
@@ -80,11 +83,12 @@ def rows_of(table, cells):
     return table[[row in wanted for row in table[names].itertuples(index=False, name=None)]]
 
 
-def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, resamples=10_000):
+def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, reserve=None, resamples=10_000):
     """The whole answer of a study, ready for summary.json.
 
     table, folder, tests : as study.run returned and was given them. cells : its plan. n_real, headline_ratio : of the
     comparison that was declared beforehand. usual : its intensity and truncation where these are not 1, a dict.
+    reserve : number of real (or rendered) faces of the six expressions that classifiers may be trained on, or None.
     Returns what statistics.summary returns of the main group, n_real, usual, and, where the plan has the cells for it:
         other_n_real: n_real -> main_contrast, contrasts and recovered of the first test set, and worth at this n_real;
         over_augmented: list of dicts n_real, arm, test_set, seeds, accuracy, baseline_accuracy, gain_points,
@@ -92,7 +96,8 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
         paper_stopping: test set -> gain of `mixed` over `real` when both stop as in the paper;
         axes: list of dicts test_set, n_real, weight, intensity, truncation, seeds, accuracy, baseline_accuracy,
             gain_points, gain_relative, p, gain_points_anova: `mixed` at the headline ratio over `real_long`;
-        worth, law, variance: see curves.worth, curves.law and variance.variance_split, of the first test set;
+        worth, law, variance: see curves.worth, curves.law and variance.variance_split, of the first test set; what the
+            draw of real faces adds is not identified where n_real is the whole reserve;
         authors_mode: list of dicts test_set, quirk, accuracy, baseline_accuracy, gain_points, p, gain_points_anova;
         intensity: see `by_intensity`, where the intensity of the test faces is known.
     """
@@ -116,7 +121,7 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
             other["worth"] = measured
     extras["worth"] = worth(cells, folder, tests, n_real, headline_ratio, usual)
     extras["law"] = _law(table, cells, first, usual)
-    extras["variance"] = variance(table, cells, folder, tests, n_real, headline_ratio, usual)
+    extras["variance"] = variance(table, cells, folder, tests, n_real, headline_ratio, usual, reserve)
     extras["intensity"] = by_intensity(group(cells, n_real=n_real, **usual), folder, tests, headline_ratio)
     return found | {name: value for name, value in extras.items() if value}
 
@@ -221,8 +226,11 @@ def _law(table, cells, test_set, usual):
         return None
 
 
-def variance(table, cells, folder, tests, n_real, ratio, usual):
-    """variance.variance_split of `mixed` on the first test set, or None without a crossed block."""
+def variance(table, cells, folder, tests, n_real, ratio, usual, reserve=None):
+    """variance.variance_split of `mixed` on the first test set, or None without a crossed block.
+
+    reserve : see `analyse`; where n_real is all of it, every split seed draws the same real faces.
+    """
     first = next(iter(tests))
     plain = [cell for cell in cells if (cell.arm, cell.ratio, cell.n_real) == ("mixed", ratio, n_real)
              and all(getattr(cell, name) == value for name, value in (PLAIN | usual).items())]
@@ -235,6 +243,8 @@ def variance(table, cells, folder, tests, n_real, ratio, usual):
     rows = rows_of(table, chosen).query("test_set == @first")
     rows = rows.sort_values(["split_seed", "generator_seed", "train_seed"]).reset_index(drop=True)
     correct = study.correctness(folder, chosen, {first: tests[first]})[first]["mixed", float(ratio)]
+    if n_real == reserve:
+        rows = rows.assign(split_seed=0)
     return statistics.variance_split(rows, correct=correct, clusters=tests[first].subjects)
 
 

@@ -130,6 +130,6 @@ def tests(parts):
 def overview(parts):
     """One row per part: origin, images, subjects ("unknown" if so) and images per expression: DataFrame."""
     rows = [{"part": name, "origin": part.origin, "images": len(part),
-             "subjects": "unknown" if set(part.subjects) == {""} else len(set(part.subjects)),
+             "subjects": len(set(part.subjects) - {""}) or "unknown",
              **part.counts().to_dict()} for name, part in parts.items()]
     return pd.DataFrame(rows).set_index("part")

@@ -80,25 +80,31 @@ def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool
     """The two generators of a profile, as notebooks 2 and 3 left them, or else those that are shipped for it.
 
     names, pool : what notebooks 1 to 3 publish. Returns Opened, with notebook 4's referee where there is one, or else
-    the shipped one with shipped generators, of which the pool is not at hand.
+    the shipped one with shipped generators, of which the pool is not at hand; nor is it where the first generator
+    learned from other faces.
     What was read, or that it was absent, is recorded. Raises FerError where none are shipped either.
     """
+    own = True
     try:
         files = [workspace.require(name).path / "generator.safetensors" for name in names]
         faces = data.load(workspace.require(pool).path)["pool"]
         facts = {"origin": faces.origin, "n": len(faces), "image_size": faces.image_size}
+        facts |= weights.read_metadata(files[0])["trained_on"] or {}
+        faces = faces if weights.has_seen(files[0], faces) else None
     except FerError:
         if workspace.profile not in SHIPPED:
             raise
         workspace.reads |= dict.fromkeys((*names, pool))  # the notebook runs again once they are made
-        folder, faces = paths.REPOSITORY / "weights" / SHIPPED[workspace.profile], None
+        own, folder, faces = False, paths.REPOSITORY / "weights" / SHIPPED[workspace.profile], None
         files = [folder / "identity.safetensors", folder / "expression.safetensors"]
+        for file in files:
+            workspace.read_external(file)
         facts = weights.read_metadata(files[0])["trained_on"]
     gans = tuple(weights.load_generator(path, device=device) for path in files)
     facts["n_sequences"] = (weights.read_metadata(files[1])["trained_on"] or {}).get("n_sequences", 0)
     return Opened(gans, tuple(files), faces,
                   **{name: facts[name] for name in ("origin", "n", "image_size", "n_sequences")},
-                  referee=_open_referee(workspace, device) if faces else referee.open_shipped(folder, device=device))
+                  referee=_open_referee(workspace, device) if own else referee.open_shipped(folder, device=device))
 
 
 def _open_referee(workspace, device):

@@ -21,8 +21,8 @@ class Faces:
     """Face images with one table row each.
 
     images : uint8 [n, C, H, W], C 1 (grey) or 3 (RGB); an array or a memory map.
-    table : DataFrame [n rows] with the columns id (unique), expression (a name of
-        labels.ALL_EXPRESSIONS), subject ("" when unknown), domain ("" when unknown), and any others.
+    table : DataFrame [n rows] with the columns id (str), expression (a name of
+        labels.ALL_EXPRESSIONS), subject (str, "" when unknown), domain ("" when unknown), and any others.
     origin : "real", "rendered" or "generated", or a mixture such as "real + generated".
     Raises FerError when lengths, dtypes, columns or names do not fit.
     """
@@ -39,6 +39,10 @@ class Faces:
         if missing or len(self.table) != len(self.images):
             raise FerError(f"A table of faces needs one row per image ({len(self.images)} images, "
                            f"{len(self.table)} rows) and the columns {', '.join(COLUMNS)}.")
+        for column in ("id", "subject"):
+            if not all(isinstance(value, str) for value in self.table[column]):
+                raise FerError(f'The column {column} of a table of faces holds text alone, "" where it is unknown: use '
+                               f"table.fillna({{'{column}': ''}}).astype({{'{column}': str}}).")
         unknown = set(self.table["expression"]) - set(ALL_EXPRESSIONS)
         if unknown:
             raise FerError(f"Unknown expressions {sorted(unknown)}: known are {', '.join(ALL_EXPRESSIONS)}.")

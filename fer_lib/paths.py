@@ -26,3 +26,13 @@ def results_folder(profile):
 def figures_folder(profile):
     """Figures of a profile (committed); each is written by exactly one notebook."""
     return output_root() / "figures" / profile
+
+
+def files_below(folder):
+    """Every file below a folder, sorted; links to folders are followed unless they lead back: list of Path."""
+    found = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        above = {os.path.realpath(place), *map(os.path.realpath, Path(place).parents)}
+        folders[:] = [name for name in folders if os.path.realpath(Path(place) / name) not in above]
+        found += [Path(place) / file for file in files]
+    return sorted(path for path in found if path.is_file())

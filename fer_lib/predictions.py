@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib import answer, data, runs, study
+from fer_lib import answer, data, paths, profiles, runs, study
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
+from fer_lib.labels import EXPRESSIONS
 
 # what is kept of a test image, where it is known; never its pixels
 KNOWN = ("id", "expression", "subject", "intensity")
@@ -101,10 +102,18 @@ def analyse(results, **options):
     with tempfile.TemporaryDirectory() as folder:
         tests = unpack(results / "predictions.npz", folder)
         _check_same(table, folder, tests)
-        options = {"usual": before.get("usual"), "n_real": before["n_real"],
+        options = {"usual": before.get("usual"), "n_real": before["n_real"], "reserve": _reserve(results),
                    "headline_ratio": before["headline_ratio"]} | options
         found = answer.analyse(table, study.cells_of(table), folder, tests, **options)
     return found | {"trained_on": before["trained_on"]}
+
+
+def _reserve(results):
+    """How many faces of the six expressions the training part has, or None where parts.csv does not tell."""
+    parts = results / "parts.csv"
+    if not parts.is_file():
+        return None
+    return int(pd.read_csv(parts).set_index("part").loc["train", list(EXPRESSIONS)].sum())
 
 
 def _check_same(table, folder, tests):
@@ -125,6 +134,7 @@ def main(arguments=None):
     parser.add_argument("--summary", action="store_true", help="write summary.json anew from what was kept")
     options = parser.parse_args(arguments)
     try:
+        profiles.read_profile(options.profile, folder=paths.PARAMS)  # before folders are made for one that is not there
         workspace = runs.open_workspace(options.profile, step="summary" if options.summary else "predictions")
         if options.summary:
             workspace.save_json(analyse(workspace.results), "summary")

@@ -257,6 +257,9 @@ def check_together(values):
         if values.get(name, known[0]) not in known:
             raise FerError(f"{name} is {values[name]!r}{_close(str(values[name]), known)}: choose one of "
                            f"{', '.join(filter(None, known))}.")
+    if "identity_fid" in values.get("measures", ()) and not values.get("compare_with_paper", True):
+        raise FerError("The measure identity_fid needs the paper's identity GAN beside ours: set "
+                       "compare_with_paper=true, or leave identity_fid out of the measures.")
     answer.check_profile(values)
 
 

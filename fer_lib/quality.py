@@ -4,6 +4,7 @@ Shares compare generated with real (or rendered) faces: 1 means as good as those
 """
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from fer_lib.labels import EXPRESSIONS
 
 TRUE_TAKES = 16  # pictures of each true expression, of which the nearest counts
 NEIGHBOURS = 5  # of coverage, as in its paper; fewer where a class has so few faces
+log = logging.getLogger(__name__)
+
 COVERAGE_DRAWS = 40  # repeated draws behind the interval of coverage
 
 
@@ -33,7 +36,8 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
     bank : Faces, the generated ones. gans : dict name -> folder of its generator.safetensors: `expression`, and
     `identity` and `identity_paper` for "identity_fid". referee_folder : of the networks that look, see referee.provide.
     measures : what is measured besides labels and distances, of MEASURES: "coverage" of real faces by generated
-    ones, with precision, recall, density and the distance to the nearest pool face; "truth", errors against rendered
+    ones, with precision, recall, density and, unless the identity GAN learned from others, the distance to the nearest
+    pool face; "truth", errors against rendered
     expressions and the identity kept (built-in faces only); "selection", labels and coverage after filtering;
     "gan_train", what a classifier learns from generated faces alone; "identity_fid", the Fréchet distance of the
     identity GAN beside that of the paper's.
@@ -57,7 +61,10 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
     shares = {"label_fidelity_share": fidelity_share(judge, bank, first, **options)}
     if "coverage" in measures:
         values["neighbours"], shares["coverage_unfiltered_share"] = coverage_share(judge, pool, bank, first, seed=seed)
-        shares["nearest_distance_share"] = nearest_distance_share(pool, bank, first, **options)
+        if "identity" not in gans or weights.has_seen(Path(gans["identity"]) / "generator.safetensors", pool):
+            shares["nearest_distance_share"] = nearest_distance_share(pool, bank, first, **options)
+        else:
+            log.info("whether the identity GAN copies cannot be told: it learned from other faces than this pool's")
     if "truth" in measures and pool.origin == "rendered":
         shares |= measured_against_truth(gans["expression"], networks.embedder, first, seed=seed + 2,
                                          resamples=resamples, device=device)

@@ -93,7 +93,7 @@ def page(profile, *, root, notebooks=paths.NOTEBOOKS):
         gains=gains(summary), span=span(gains(summary)), shares=shares(generators, origin), regions=regions(generators),
         parts=_table(results / "parts.csv"), classifier=_table(results / "classifier.csv"),
         study=_table(results / "ratio_study.csv"), sweeps=sweeps(results), provenance=provenance,
-        missing=missing(results), figures=sections(figures, origin),
+        missing=missing(results), figures=sections(figures, origin, written(root, profile, notebooks)),
         notebooks=links(notebooks, root / "runs" / profile), newest=newest(provenance))
 
 
@@ -172,9 +172,22 @@ def missing(results):
     return absent
 
 
-def sections(folder, origin):
-    """{section: list of figures}; each figure with its picture as a data URL, its caption and its alt text."""
-    found, left = {}, {path.stem: path for path in sorted(folder.glob("*.png"))}
+def written(root, profile, notebooks):
+    """Names of the figures that the last run of each notebook wrote, so that none of another data set's is shown, or
+    None where not every notebook has run here."""
+    records = [root / "runs" / profile / "steps" / f"{path.stem}.json"
+               for path in sorted(Path(notebooks).glob("[0-9][0-9]_*.ipynb"))]
+    if not records or not all(record.is_file() for record in records):
+        return None
+    return {Path(name).stem for record in records for name in _json(record)["writes"] if name.startswith("figures")}
+
+
+def sections(folder, origin, only=None):
+    """{section: list of figures}; each figure with its picture as a data URL, its caption and its alt text.
+
+    only : set of their names, or None for all.
+    """
+    found, left = {}, {path.stem: path for path in sorted(folder.glob("*.png")) if only is None or path.stem in only}
     for pattern, (section, caption) in [*FIGURES.items(), ("*", ("data", "{rest}"))]:
         for name in fnmatch.filter(list(left), pattern):
             rest = words(name.removeprefix(pattern.split("*")[0]).strip("_"))

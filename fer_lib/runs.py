@@ -6,6 +6,7 @@ complete, so that a folder with a final name is always whole.
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import logging
@@ -65,6 +66,10 @@ class Workspace:
         write_json(self.runs / f"{name}.json", note)
         self.writes[str((self.runs / f"{name}.json").relative_to(paths.output_root()))] = None
         return artifact
+
+    def withdraw(self, name):
+        """Take back an artifact that an earlier run of this step published, and this one does not."""
+        (self.runs / f"{name}.json").unlink(missing_ok=True)
 
     def require(self, name):
         """The profile's current artifact called `name`; FerError names the notebook that makes it."""
@@ -184,7 +189,8 @@ def build(workspace, kind, *, params, inputs, code, make):
         make(partial)
     finally:
         seconds = spent + time.perf_counter() - start
-        (partial / "seconds").write_text(f"{seconds:.1f}", encoding="utf-8")
+        with contextlib.suppress(OSError):  # a full disk must not hide why the work ended
+            write_json(partial / "seconds", round(seconds, 1))
     write_json(partial / "artifact.json", {**facts, "key": key, "seconds": round(seconds, 1),
                                            "finished": _now(), **commit()})
     os.replace(partial, folder)
@@ -259,7 +265,7 @@ def fingerprint(path):
     if not path.is_dir():
         raise FerError(f"{path} does not exist: check the path, or give another one.")
     digest = hashlib.sha256()
-    for file in sorted(item for item in path.rglob("*") if item.is_file()):
+    for file in paths.files_below(path):
         digest.update(f"{file.relative_to(path).as_posix()} {fingerprint(file)}\n".encode())
     return digest.hexdigest()
 
@@ -305,7 +311,11 @@ def _make_folder(folder):
 
 
 def _read_number(path):
-    return float(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
+    """The number in a file; 0 where there is none, or half of one."""
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _now():

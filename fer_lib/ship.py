@@ -13,7 +13,9 @@ import sys
 import pandas as pd
 
 from fer_lib import imports, paths, profiles, referee, runs, weights
+from fer_lib.data import BUILT_IN
 from fer_lib.errors import FerError
+from fer_lib.readers import READERS
 
 ROLES = {"identity": ("identity_gan", "draws the face of a person who does not exist"),
          "expression": ("expression_gan", "gives a face one of seven expressions")}
@@ -65,13 +67,20 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
 
     Returns the folder. Raises FerError when the profile lacks one of them or their measures.
     """
+    if dataset not in (BUILT_IN, *READERS):
+        raise FerError(f"There is no data set {dataset!r}: choose one of {', '.join((BUILT_IN, *READERS))}.")
     workspace = runs.open_workspace(profile, step="ship")
     quality = workspace.results / "generators.json"
     if not quality.is_file():
         raise FerError(f"Profile {profile} has no results/{profile}/generators.json: run its notebooks 01 to 04 first.")
     _check_measured(workspace)
-    folder = target / dataset
+    folder, origin = target / dataset, "rendered" if dataset == BUILT_IN else "real"
     artifacts = {role: workspace.require(name).path for role, (name, _) in ROLES.items()}
+    for role, path in artifacts.items():
+        learned = (weights.read_metadata(path / "generator.safetensors")["trained_on"] or {}).get("origin")
+        if learned != origin:
+            raise FerError(f"The {role} GAN of profile {profile} learned from {learned or 'unknown'} faces, and those "
+                           f"of {dataset} are {origin}: name the data set that it learned from.")
     networks = [_line(role, path, folder) for role, path in artifacts.items()]  # before anything is overwritten
     folder.mkdir(parents=True, exist_ok=True)
     for role, path in artifacts.items():

@@ -60,6 +60,11 @@ def select(name, values, profile="demo", **choice):
     if not touched:
         raise FerError(f"--sweep {name}: none of the chosen steps depends on it, but {', '.join(sorted(depend))}: "
                        "choose them with --only, --from or --to.")
+    waiting = [step.name for step in chosen.every[:chosen.every.index(touched[-1])]
+               if step.name in depend and step not in touched]
+    if waiting:
+        raise FerError(f"--sweep {name}: {', '.join(waiting)} depends on it too, and would be taken as it is: add it "
+                       f"to the chosen steps, as with --from {waiting[0][:2]}.")
     own = [[_for_value(step, name, value, chosen) for step in touched] for value in values]
     for value, steps in zip(values, own):
         batch.check_values(chosen.values | {name: value}, steps)
@@ -90,7 +95,10 @@ def plan(name, values, *, force=False, **choice):
     """What `run` would do with the same arguments, without doing it. Returns list of batch.Outlook."""
     found = select(name, values, **choice)
     outlooks = batch.plan_steps(found.shared, force=force)
+    folder = found.batch.root / "runs" / found.batch.profile
     for steps in found.own:  # each may wait for what the shared steps make
+        if steps[0].runs.is_dir():
+            _share_published(folder, steps)
         outlooks += batch.plan_steps([*found.shared, *steps], force=force)[len(found.shared):]
     return outlooks
 

@@ -99,6 +99,33 @@ def trace(faces, sequences=None):
             "pictures": base64.b64encode(_hashes(every).tobytes()).decode(), **extra}
 
 
+def has_seen(path, faces):
+    """Whether the network in a file of `save_weights` was trained on these faces: on all of their people, or, where
+    nobody is named, on nearly all of the pictures. Faces rendered anew elsewhere are of the same people."""
+    trained_on = read_metadata(path)["trained_on"]
+    if trained_on is None:
+        return False
+    if trained_on["fingerprint"] == faces.fingerprint:
+        return True
+    people = set(faces.subjects) - {""}
+    if people or faces.image_size != trained_on["image_size"]:
+        return bool(people) and people <= set(trained_on["subjects"])
+    return bool(np.isin(_hashes(faces), _pictures(trained_on)).mean() > 0.9)
+
+
+def check_seen(paths, faces):
+    """Raise FerError unless the generators in some files of `save_weights` were trained on these faces."""
+    for path in paths:
+        if not has_seen(path, faces):
+            raise FerError(f"The arm external needs the faces that both GANs learned from, but {path} learned from "
+                           "others than this pool: leave external out of the arms, or train both GANs on this pool "
+                           "(identity_weights=train, expression_weights=train).")
+
+
+def _pictures(trained_on):
+    return np.frombuffer(base64.b64decode(trained_on["pictures"]), "<u8")
+
+
 def describe(trained_on):
     """What a generator has seen, in words: "3360 rendered faces" and, with sequences, " and 6720 frames of sequences".
 
@@ -122,7 +149,7 @@ def check_unseen(trained_on, parts, *, name):
     """
     if trained_on is None:
         return
-    pictures = np.frombuffer(base64.b64decode(trained_on["pictures"]), "<u8")
+    pictures = _pictures(trained_on)
     for part, faces in parts.items():
         people = sorted(set(trained_on["subjects"]) & set(faces.subjects))
         known = np.isin(_hashes(faces), pictures).sum() if faces.image_size == trained_on["image_size"] else 0

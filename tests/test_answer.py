@@ -147,9 +147,17 @@ def test_the_answer_is_plain_and_holds_all_that_was_planned(found):
     assert set(summary["paper_stopping"]) == {"lab", "wild"}
 
 
-def test_the_answer_can_be_had_again_from_what_is_kept(found, tmp_path, monkeypatch):
-    cells, table, folder, tests, summary = found
+@pytest.fixture
+def profile(tmp_path, monkeypatch):
+    """A profile `mine`, which writes into tmp_path."""
     monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "mine.yaml").write_text("")
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+
+
+def test_the_answer_can_be_had_again_from_what_is_kept(found, tmp_path, profile):
+    cells, table, folder, tests, summary = found
     workspace = runs.open_workspace("mine", step="06_ratio_study")
     workspace.save_table(table, "ratio_study")
     workspace.save_json(summary | {"trained_on": {}}, "summary")
@@ -192,9 +200,10 @@ def test_committed_answers_give_the_committed_summary(path):
     assert again == before
 
 
-def test_answers_of_a_study_that_has_not_run_are_not_kept(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+def test_answers_of_a_study_that_has_not_run_are_not_kept(tmp_path, profile, capsys):
     assert predictions.main(["mine"]) == 1 and "run notebooks/01_data_prep.ipynb" in capsys.readouterr().err
+    assert predictions.main(["mien"]) == 1 and "did you mean `mine`" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "mien").exists()
 
 
 def test_rounded_answers_have_the_same_first_choice():

@@ -5,7 +5,7 @@ import pytest
 
 from fer_lib import data
 from fer_lib.errors import FerError, LeakError
-from fer_lib.faces import concatenate
+from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import EXPRESSIONS
 
 SMALL = dict(image_size=32, channels=1, n_train_per_class=2, n_validation_per_class=2, n_test_per_class=2,
@@ -91,3 +91,11 @@ def test_photographs_are_split_by_image_without_near_duplicates(tmp_path, shared
     assert set(parts["test"].counts()[list(EXPRESSIONS)]) == {100} and left_out["repeats removed"] > 0
     ids = [set(part.table["id"]) for part in parts.values()]
     assert sum(map(len, ids)) == len(set.union(*ids))
+
+
+def test_an_overview_counts_the_people_who_are_named(parts):
+    some = Faces(parts["pool"].images[:3], parts["pool"].table.head(3).assign(subject=["a", "", ""]), "real")
+    assert data.overview({"some": some, "pool": parts["pool"]})["subjects"].to_dict() == {
+        "some": 1, "pool": parts["pool"].table["subject"].nunique()}
+    nobody = Faces(some.images, some.table.assign(subject=""), "real")
+    assert data.overview({"pool": nobody})["subjects"].item() == "unknown"

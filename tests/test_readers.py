@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_lib import readers
+from fer_lib import readers, runs
 from fer_lib.errors import FerError
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
@@ -447,3 +447,58 @@ def test_hidden_files_of_an_archive_are_no_pictures(tmp_path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("__MACOSX/fer2013/train/happy/train_3.png", b"resource fork")
     assert len(readers.read_fer2013(root)[0]) == len(readers.read_fer2013(path)[0]) == 14
+
+
+def test_ck_plus_as_published_is_refused_as_its_folders_are_numbers_of_sequences(tmp_path):
+    for sequence in range(1, 8):
+        picture(tmp_path / "S005" / f"{sequence:03d}" / f"S005_{sequence:03d}_00000001.png")
+    with pytest.raises(FerError, match="its folder has a number, as sequences have .* 48-pixel crops"):
+        readers.read("ck_plus", tmp_path, **SMALL)
+
+
+def test_numbered_folders_are_read_in_the_order_of_their_data_set(tmp_path, caplog):
+    for part in ("train", "test"):
+        for number in range(1, 8):
+            picture(tmp_path / part / str(number) / f"{part}_{number:05d}_aligned.jpg")
+    raf, _ = readers.read("raf_db", tmp_path, **SMALL)
+    assert raf.table.set_index("id").loc["train/1/train_00001_aligned.jpg", "expression"] == "surprise"
+    assert set(raf.table["usage"]) == {"train", "test"} and not caplog.records
+    for part in ("train", "test"):
+        picture(tmp_path / part / "0" / "a.jpg")
+    numbered, _ = readers.read("affectnet", tmp_path, **SMALL)
+    assert numbered.table.set_index("id").loc["train/1/train_00001_aligned.jpg", "expression"] == "happiness"
+    assert "read in the order of AffectNet: 0 neutral, 1 happiness" in caplog.text
+    with pytest.raises(FerError, match="not in folders 1 to 7 either"):
+        readers.read("raf_db", affectnet(tmp_path / "named"), **SMALL)
+
+
+def test_oulu_casia_as_published_keeps_visible_light_alone(tmp_path):
+    for band in ("NI", "VL"):
+        oulu_casia(tmp_path / "OriginalImg" / band)
+    faces, notes = readers.read("oulu_casia", tmp_path, **SMALL)
+    assert set(faces.table["band"]) == {"VL"} and len(faces) == 24 and notes["other bands left out"] == 48
+    infrared, _ = readers.read("oulu_casia", tmp_path / "OriginalImg", **SMALL, bands=("NI",))
+    assert set(infrared.table["band"]) == {"NI"}
+    assert set(readers.read("oulu_casia", tmp_path / "OriginalImg" / "NI", **SMALL)[0].table["band"]) == {"NI"}
+
+
+def test_links_to_folders_are_followed_unless_they_lead_back(tmp_path):
+    elsewhere = affectnet(tmp_path / "elsewhere")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "faces").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "happy" / "back").symlink_to(root, target_is_directory=True)
+    faces, _ = readers.read("affectnet", root, **SMALL)
+    assert len(faces) == 7
+    before = runs.fingerprint(root)
+    picture(elsewhere / "happy" / "another.png")
+    assert runs.fingerprint(root) != before
+
+
+def test_files_that_are_no_pictures_are_counted(tmp_path):
+    root = affectnet(tmp_path)
+    (root / "happy" / "raw.heic").write_bytes(b"")
+    Image.new("L", (30, 30), 90).save(root / "happy" / "old.gif")
+    (root / "happy" / "old.gif").rename(root / "happy" / "old.GIF")
+    faces, notes = readers.read("affectnet", root, **SMALL)
+    assert len(faces) == 8 and notes == {"files that are no pictures, left out": 1, "contempt left out": 1}

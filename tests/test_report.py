@@ -140,3 +140,16 @@ def test_the_command_writes_the_page_and_says_where(project, capsys):
     assert run_all.main(["--report", "--output", str(project)]) == 0
     path = Path(capsys.readouterr().out.strip().removeprefix("Wrote "))
     assert path.is_file() and path.name == "report.html"
+
+
+def test_figures_that_the_last_run_did_not_write_are_not_shown(project):
+    """As those of another data set, which lie beside."""
+    steps = project / "runs" / "demo" / "steps"
+    steps.mkdir(parents=True)
+    names = [path.stem for path in sorted((REPOSITORY / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
+    whole = len(Elements(page_of(project)).all("img"))
+    for name in names:
+        assert len(Elements(page_of(project)).all("img")) == whole  # as long as not every notebook has run here
+        figures = {"figures/demo/study_curve.png": "x", "figures/demo/study_curve.svg": "x"} if name[:2] == "06" else {}
+        (steps / f"{name}.json").write_text(json.dumps({"writes": figures | {"results/demo/summary.json": "x"}}))
+    assert len(Elements(page_of(project)).all("img")) == 1 < whole

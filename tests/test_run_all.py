@@ -419,6 +419,28 @@ def test_a_value_that_fails_is_named_and_those_before_are_kept(sweeping):
     assert re.search(r"text=b 02_second +is current", plan) and re.search(r"text=c 02_second +would run", plan)
 
 
+def test_a_sweep_without_the_step_that_makes_the_difference_is_refused(sweeping):
+    assert sweeping.main("--sweep", "ratio=2,3")[0] == 0
+    table = sweeping.output / "results" / "demo" / "sweep_ratio_numbers.csv"
+    before = table.read_bytes()
+    code, out, err = sweeping.main("--sweep", "ratio=2,3", "--only", "02")
+    assert code == 1 and "01_first depends on it too" in err and "--from 01" in err and err.count("\n") == 1
+    assert table.read_bytes() == before
+
+
+def test_a_setting_of_steps_that_were_not_chosen_is_named(finished):
+    _, out, _ = finished.main("--set", "ratio=7", "--only", "02")
+    assert "ratio changes nothing in the chosen steps: it is a parameter of 01_first." in out
+    assert "changes nothing" not in finished.main("--set", "text=b", "--only", "02")[1]
+
+
+def test_the_plan_of_a_sweep_knows_what_the_profile_made_since(sweeping):
+    assert sweeping.main("--sweep", "text=b,c")[0] == 0
+    assert sweeping.main("--set", "ratio=7")[0] == 0
+    plan = sweeping.main("--sweep", "text=b,c", "--set", "ratio=7", "--dry-run")[1]
+    assert len(re.findall(r"text=[bc] 02_second +would run.*input changed", plan)) == 2
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--sweep", "rati=1,2"], ["rati", "did you mean `ratio`?"]),
     (["--sweep", "ratio=1,much"], ["ratio must be float", "much"]),

@@ -8,6 +8,7 @@ import pytest
 
 from fer_lib import engine, faces, runs
 from fer_lib.errors import FerError
+from fer_lib.faces import Faces
 
 
 @pytest.fixture
@@ -142,3 +143,35 @@ def test_parallel_work_returns_every_result_with_its_index(jobs):
 def test_an_unknown_device_is_refused():
     with pytest.raises(FerError, match="auto, cpu or cuda"):
         engine.device("tpu")
+
+
+def test_half_a_note_of_seconds_does_not_stop_an_interrupted_artifact(workspace):
+    def fail(folder):
+        raise RuntimeError("stopped")
+
+    def build(make):
+        return runs.build(workspace, "thing", params={}, inputs=[], code=[], make=make)
+
+    with pytest.raises(RuntimeError):
+        build(fail)
+    (note,) = (workspace.store / "thing").glob("*.partial/seconds")
+    note.write_text("")
+    assert build(lambda folder: None).seconds < 60
+
+
+def test_what_was_withdrawn_is_missing(workspace):
+    made = runs.build(workspace, "thing", params={}, inputs=[], code=[], make=lambda folder: None)
+    workspace.publish("thing", made)
+    assert workspace.require("thing").key == made.key
+    workspace.withdraw("thing")
+    with pytest.raises(FerError, match="thing of profile .* is missing"):
+        workspace.require("thing")
+    workspace.withdraw("thing")
+
+
+@pytest.mark.parametrize("column, values", [("subject", [None, None]), ("subject", [1, 2]), ("id", [0, 1])])
+def test_names_that_are_no_text_are_refused(column, values):
+    table = pd.DataFrame({"id": ["a", "b"], "expression": "fear", "subject": "", "domain": ""})
+    table[column] = values
+    with pytest.raises(FerError, match=f"The column {column} of a table of faces holds text alone"):
+        Faces(np.zeros((2, 1, 8, 8), np.uint8), table, "real")

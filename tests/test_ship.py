@@ -32,6 +32,8 @@ def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts
     monkeypatch.setattr(imports.paths, "REPOSITORY", tmp_path)
     with pytest.raises(FerError, match="has no results/tiny/generators.json"):
         ship.ship("tiny", "built-in", target=tmp_path / "weights")
+    with pytest.raises(FerError, match="There is no data set 'built_in': choose one of built-in, fer2013"):
+        ship.ship("tiny", "built_in", target=tmp_path / "weights")
     workspace = runs.open_workspace("tiny", step="04_generation")
     looking = runs.build(workspace, "referee", params={}, inputs=[], code=["fer_lib.referee"], make=lambda folder:
                          referee.provide(parts, folder, given={}, epochs=1, seed=0, device="cpu"))
@@ -48,6 +50,9 @@ def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts
                 ship.ship("tiny", "built-in", target=tmp_path / "weights")
     workspace.save_json({"label_fidelity_share": SHARE, "region_error_share": {"mouth": SHARE}, "fid": {}},
                         "generators")
+    with pytest.raises(FerError, match="learned from rendered faces, and those of fer2013 are real"):
+        ship.ship("tiny", "fer2013", target=tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
     folder = ship.ship("tiny", "built-in", target=tmp_path / "weights")
     for role in ship.ROLES:
         (tmp_path / role).mkdir()

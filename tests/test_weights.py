@@ -189,3 +189,22 @@ def test_what_is_shipped_can_be_read_and_the_card_tells_of_it(path):
     if found["kind"] in weights.KINDS:
         weights.load_generator(path)
         assert imports._is_history(path.with_suffix(".csv"))
+
+
+def test_a_generator_knows_the_people_or_the_pictures_that_it_has_seen(parts, identity, tmp_path):
+    assert weights.has_seen(identity, parts["pool"]) and not weights.has_seen(identity, parts["train"])
+    pool = parts["pool"]
+    elsewhere = Faces(255 - np.asarray(pool.images), pool.table, "rendered")  # the same people, other pixels
+    assert weights.has_seen(identity, elsewhere)
+    more = Faces(pool.images, pool.table.assign(subject=["new"] + list(pool.subjects[1:])), "rendered")
+    assert not weights.has_seen(identity, more)
+    unnamed = Faces(pool.images, pool.table.assign(subject=""), "rendered")
+    assert weights.has_seen(identity, unnamed)
+    assert not weights.has_seen(identity, Faces(elsewhere.images, unnamed.table, "rendered"))
+    weights.check_seen([identity], pool)
+    with pytest.raises(FerError, match="external needs the faces that both GANs learned from"):
+        weights.check_seen([identity], parts["train"])
+    bare = tmp_path / "bare.safetensors"
+    network = weights.load_generator(identity)
+    weights.save_weights(network, tmp_path, name="bare", options=WIDTHS | {"image_size": 32}, kind="stylegan2")
+    assert not weights.has_seen(bare, pool)

@@ -24,13 +24,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from fer_lib import alignment, labels
+from fer_lib import alignment, labels, paths
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 
 logger = logging.getLogger(__name__)
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+LIST_ENDINGS = (".csv", ".txt")  # what tells of pictures
 DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -91,8 +92,7 @@ def open_source(root):
     if not root.exists():
         raise FerError(f"{root} does not exist; set the data root to the data set's folder or zip")
     if root.is_dir():
-        files = (Path(folder) / file for folder, _, files in os.walk(root) for file in files)
-        names, archive = [path.relative_to(root).as_posix() for path in files], None
+        names, archive = [path.relative_to(root).as_posix() for path in paths.files_below(root)], None
     else:
         archive = _open_zip(root)
         names = [name for name in archive.namelist() if not name.endswith("/")]
@@ -143,6 +143,9 @@ def gather(source, rows, *, image_size, channels, align=False, notes=None):
     wrong size or number of channels.
     """
     notes = dict(notes or {})
+    others = sum(not name.lower().endswith(IMAGE_ENDINGS + LIST_ENDINGS) for name in source.names)
+    if others:
+        notes["files that are no pictures, left out"] = others
     rows = keep_studied(rows, notes=notes, root=source.root)
     pixels, found = _decode_all(
         source, [row["file"] for row in rows], image_size=image_size, channels=channels, align=align

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from fer_lib import labels
 from fer_lib.errors import FerError
 from fer_lib.readers import images
-from fer_lib.readers.wild import folder_label
+from fer_lib.readers.wild import folder_label, is_numbered
 
 logger = logging.getLogger(__name__)
 
@@ -20,22 +20,30 @@ KDEF_NAME = re.compile(r"(?P<session>[AB])(?P<subject>[FM]\d{2})(?P<label>[A-Z]{
 RAFD_NAME = re.compile(
     r"Rafd(?P<angle>\d{3})_(?P<subject>\d{2})_[A-Za-z]+_[a-z]+_(?P<label>[a-z]+)_(?P<gaze>[a-z]+)"
 )
-OULU_PATH = re.compile(r"(?:.*/)?(?P<light>[^/]+)/(?P<subject>P\d{3})/(?P<label>[^/]+)/(?P<frame>\d+)\.\w+")
+OULU_PATH = re.compile(
+    r"(?:.*?/)??(?:(?P<band>NI|VL)/)?(?P<light>[^/]+)/(?P<subject>P\d{3})/(?P<label>[^/]+)/(?P<frame>\d+)\.\w+"
+)
 
 
 def read_ck_plus(root, *, image_size, channels, align=False):
-    """CK+ as 48-pixel crops: `<label>/S010_004_00000017.png`.
+    """CK+ as 48-pixel crops: `<expression>/S010_004_00000017.png`.
 
     The subject is the name's first part. The copy holds the last three frames of each
     sequence; contempt is left out and counted; there is no neutral class.
     Returns (Faces, notes), columns `sequence`, `frame`.
-    Raises FerError for a folder that is no expression; names that do not fit are counted.
+    Raises FerError for a folder that is no expression, or a number; names that do not fit are counted.
     Source: Lucey et al. (2010), "The extended Cohn-Kanade dataset (CK+)".
     """
     source = images.open_source(root)
     rows, notes = _named_rows(source, CK_PLUS_NAME, "S010_004_00000017.png")
     for row in rows:
-        row["expression"] = folder_label(source, row["file"], "ck_plus")
+        if is_numbered(row["file"]):
+            raise FerError(
+                f"{source.root / row['file']}: its folder has a number, as sequences have in CK+ as it is published, "
+                "where the labels lie elsewhere; give the copy of 48-pixel crops, one folder an expression, or a list "
+                "(dataset=csv)"
+            )
+        row["expression"] = folder_label(source, row["file"])
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align, notes=notes)
 
 
@@ -86,12 +94,14 @@ def read_rafd(
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align, notes=notes)
 
 
-def read_oulu_casia(root, *, image_size, channels, align=False, lights=("Strong",), last=3, first=1):
-    """Oulu-CASIA: `<light>/P001/<Expression>/000.jpeg`, sequences from neutral to the peak.
+def read_oulu_casia(root, *, image_size, channels, align=False, lights=("Strong",), bands=("VL",), last=3,
+                    first=1):
+    """Oulu-CASIA: `<band>/<light>/P001/<Expression>/000.jpeg`, sequences from neutral to the peak.
 
-    lights : those kept, of Strong, Weak, Dark; last : frames kept from each sequence's
+    lights : those kept, of Strong, Weak, Dark; bands : of VL (visible light) and NI (near infrared), where
+        both are there; last : frames kept from each sequence's
         end (the peak); first : frames kept from its start, as neutral (0 for none).
-    Returns (Faces, notes), columns `light`, `frame`.
+    Returns (Faces, notes), columns `band` ("" where no folder tells), `light`, `frame`.
     Raises FerError for a folder that is no expression and for files laid out otherwise.
     Source: Zhao et al. (2011), "Facial expression recognition from near-infrared videos".
     """
@@ -104,6 +114,8 @@ def read_oulu_casia(root, *, image_size, channels, align=False, lights=("Strong"
         notes["other frames left out"] = (
             notes.get("other frames left out", 0) + len(frames) - len(neutral) - len(peak)
         )
+    if len({row["band"] for row in rows}) > 1:
+        rows = _keep(rows, "band", bands, what="other bands left out", notes=notes, root=root)
     rows = _keep(rows, "light", lights, what="other lights left out", notes=notes, root=root)
     return images.gather(source, rows, image_size=image_size, channels=channels, align=align, notes=notes)
 
@@ -156,5 +168,5 @@ def _oulu_sequences(source):
         match = OULU_PATH.fullmatch(f"{source.root.name}/{name}")  # root may be the light's folder itself
         if match is None:
             raise FerError(f"{source.root / name} is not laid out as expected, Strong/P001/Anger/000.jpeg")
-        sequences[PurePosixPath(name).parent].append(_row(source, name, match.groupdict()))
+        sequences[PurePosixPath(name).parent].append(_row(source, name, match.groupdict(default="")))
     return {folder: sorted(rows, key=lambda row: int(row["frame"])) for folder, rows in sequences.items()}

@@ -50,10 +50,11 @@ def read_fer2013(root, *, image_size=48, channels=1, align=False, usages=None):
 
 
 def read_raf_db(root, *, image_size, channels, align=False, aligned=True):
-    """RAF-DB's basic expressions, from its list file `list_patition_label.txt` (spelt so).
+    """RAF-DB's basic expressions, from its list file `list_patition_label.txt` (spelt so), or from numbered folders.
 
     root : folder (or zip) with the list, whose lines are like "train_0001.jpg 5", and the
-        pictures: `train_0001_aligned.jpg`, or with aligned=False `train_0001.jpg`.
+        pictures: `train_0001_aligned.jpg`, or with aligned=False `train_0001.jpg`; or without a list, as in its Kaggle copy,
+        `<part>/<number>/<picture>`.
     Returns (Faces, notes). Subjects are unknown; column `usage` is "train" or "test".
     Raises FerError for a missing list or picture and for a line that is not "name number".
     Source: Li, Deng, Du (2017), "Reliable crowdsourcing and deep locality-preserving learning".
@@ -64,8 +65,12 @@ def read_raf_db(root, *, image_size, channels, align=False, aligned=True):
         for name in source.names
         if name.endswith(("list_patition_label.txt", "list_partition_label.txt"))
     ]
+    if not lists and all(is_numbered(name) for name in source.images()):
+        _, rows = _part_label_rows(source, None, "raf_db")
+        return images.gather(source, rows, image_size=image_size, channels=channels, align=align)
     if not lists:
-        raise FerError(f"{root} lacks list_patition_label.txt, the list of RAF-DB's labels")
+        raise FerError(f"{root} lacks list_patition_label.txt, the list of RAF-DB's labels, "
+                       "and its pictures are not in folders 1 to 7 either")
     by_name = {PurePosixPath(name).name: name for name in source.images()}
     rows = []
     for number, line in enumerate(source.text(lists[0]).splitlines(), start=1):
@@ -91,12 +96,15 @@ def read_raf_db(root, *, image_size, channels, align=False, aligned=True):
 def read_affectnet(root, *, image_size, channels, align=False):
     """Folders as in AffectNet-HQ: `<label>/<picture>`, at any depth below root.
 
-    Folder names are expressions or AffectNet's numbers (0 neutral .. 7 contempt).
+    Folder names are expressions or AffectNet's numbers (0 neutral .. 7 contempt); a line in the log says so of numbers.
     Returns (Faces, notes). Subjects are unknown; contempt is left out and counted.
     Raises FerError, listing the known labels, for a folder that is none.
     Source: Mollahosseini, Hasani, Mahoor (2017), "AffectNet".
     """
     source = images.open_source(root)
+    if any(is_numbered(name) for name in source.images()):
+        order = ", ".join(f"{number} {name}" for number, name in labels.ORDERS["affectnet"].items())
+        logger.warning("numbered folders of %s are read in the order of AffectNet: %s", root, order)
     rows = [
         {"file": name, "expression": folder_label(source, name, "affectnet"), "subject": "", "domain": "wild"}
         for name in source.images()
@@ -150,6 +158,11 @@ def folder_label(source, name, dataset=None):
     folder = PurePosixPath(name).parent
     label = folder.name or source.root.name
     return _labelled(label, dataset, f"{source.root / name}: its folder should be named after an expression")
+
+
+def is_numbered(name):
+    """Whether the folder of file `name` is called after a number."""
+    return PurePosixPath(name).parent.name.isdigit()
 
 
 def csv_records(source, name, required):
@@ -210,7 +223,7 @@ def _header(source, name):
         return []
 
 
-def _part_label_rows(source, usages):
+def _part_label_rows(source, usages, dataset="fer2013"):
     """(notes, rows) of `<part>/<label>/<file>`, at any depth below the source."""
     rows = []
     for name in source.images():
@@ -219,7 +232,7 @@ def _part_label_rows(source, usages):
         rows.append(
             {
                 "file": name,
-                "expression": folder_label(source, name, "fer2013"),
+                "expression": folder_label(source, name, dataset),
                 "subject": "",
                 "domain": "wild",
                 "usage": FER2013_PARTS.get(part.lower(), part),
