@@ -61,9 +61,6 @@ def check_profile(values):
     study.plan_blocks([{}, *values["blocks"]], **grid)  # those that are left for later must be right, too
     cells = study.plan_blocks([{}, *values["blocks"][:values["n_blocks"]]], **grid)
     check_plan(cells, n_real=values["n_real"], headline_ratio=values["headline_ratio"], **usual)
-    if any(cell.arm == "mixed_filtered" for cell in cells) and "selection" not in values.get("measures", ["selection"]):
-        raise FerError("The arm mixed_filtered needs the faces that notebook 4 selects: add selection to the measures, "
-                       "or leave mixed_filtered out of arms and blocks.")
     faint = [cell for cell in cells if study.ARMS[cell.arm].uses_bank and cell.intensity != 1]
     if faint and values.get("expression_method") == "stargan":
         raise FerError(f"The plan asks for expressions of intensity {faint[0].intensity:g}, which StarGAN does not "

@@ -201,6 +201,7 @@ def check_values(values, steps):
     """
     if any((read_record(step) or {}).get("run_all", {}).get("parameters") != step.values for step in steps):
         profiles.check_together(values)
+        profiles.check_measures(values, [step.name for step in steps])
 
 
 def check_options(batch, *, jobs=None, publish=False):

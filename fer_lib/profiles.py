@@ -257,10 +257,23 @@ def check_together(values):
         if values.get(name, known[0]) not in known:
             raise FerError(f"{name} is {values[name]!r}{_close(str(values[name]), known)}: choose one of "
                            f"{', '.join(filter(None, known))}.")
-    if "identity_fid" in values.get("measures", ()) and not values.get("compare_with_paper", True):
+    answer.check_profile(values)
+
+
+def check_measures(values, steps):
+    """Raise FerError where a chosen step would lack what notebooks 2 or 4 make only when they are told to.
+
+    values : see check_together. steps : names of the chosen steps.
+    """
+    measures = values.get("measures", ())
+    if "04_generation" in steps and "identity_fid" in measures and not values["compare_with_paper"]:
         raise FerError("The measure identity_fid needs the paper's identity GAN beside ours: set "
                        "compare_with_paper=true, or leave identity_fid out of the measures.")
-    answer.check_profile(values)
+    if "06_ratio_study" in steps and "selection" not in measures:
+        blocks = values["blocks"][:values["n_blocks"]]
+        if "mixed_filtered" in [*values["arms"], *(arm for block in blocks for arm in block.get("arms", ()))]:
+            raise FerError("The arm mixed_filtered needs the faces that notebook 4 selects: add selection to the "
+                           "measures, or leave mixed_filtered out of arms and blocks.")
 
 
 def idle(names, values, parameters):

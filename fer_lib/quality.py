@@ -33,8 +33,8 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
 
     parts : dict with the Faces pool (the GANs' and the judge's), train and validation.
     tests : dict name -> Faces (real or rendered) that neither GANs nor judge have seen; the first is compared with.
-    bank : Faces, the generated ones. gans : dict name -> folder of its generator.safetensors: `expression`, and
-    `identity` and `identity_paper` for "identity_fid". referee_folder : of the networks that look, see referee.provide.
+    bank : Faces, the generated ones. gans : dict name -> folder of its generator.safetensors: `expression`, `identity`,
+    and `identity_paper` for "identity_fid". referee_folder : of the networks that look, see referee.provide.
     measures : what is measured besides labels and distances, of MEASURES: "coverage" of real faces by generated
     ones, with precision, recall, density and, unless the identity GAN learned from others, the distance to the nearest
     pool face; "truth", errors against rendered
@@ -61,7 +61,7 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
     shares = {"label_fidelity_share": fidelity_share(judge, bank, first, **options)}
     if "coverage" in measures:
         values["neighbours"], shares["coverage_unfiltered_share"] = coverage_share(judge, pool, bank, first, seed=seed)
-        if "identity" not in gans or weights.has_seen(Path(gans["identity"]) / "generator.safetensors", pool):
+        if weights.has_seen(Path(gans["identity"]) / "generator.safetensors", pool):
             shares["nearest_distance_share"] = nearest_distance_share(pool, bank, first, **options)
         else:
             log.info("whether the identity GAN copies cannot be told: it learned from other faces than this pool's")

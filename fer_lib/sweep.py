@@ -63,8 +63,8 @@ def select(name, values, profile="demo", **choice):
     waiting = [step.name for step in chosen.every[:chosen.every.index(touched[-1])]
                if step.name in depend and step not in touched]
     if waiting:
-        raise FerError(f"--sweep {name}: {', '.join(waiting)} depends on it too, and would be taken as it is: add it "
-                       f"to the chosen steps, as with --from {waiting[0][:2]}.")
+        raise FerError(f"--sweep {name}: what {', '.join(waiting)} makes depends on it too: choose that as well, as "
+                       f"with --from {waiting[0][:2]}.")
     own = [[_for_value(step, name, value, chosen) for step in touched] for value in values]
     for value, steps in zip(values, own):
         batch.check_values(chosen.values | {name: value}, steps)

@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+import shutil
 from datetime import datetime, timezone
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from conftest import command_line
+from test_classifier import striped_faces
 from fer_lib import explorer, explorer_drawing, explorer_study, paths, plots, runs, statistics, study
 from fer_lib.errors import FerError
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
@@ -285,7 +287,6 @@ def test_a_sheet_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_the_nearest_face_of_the_pool_is_shown_with_its_distance(gans):
-    from test_classifier import striped_faces
     pool = striped_faces(24, seed=2)
     app = explorer.Explorer(*gans, origin="rendered", pool=pool)
     near, distance, usual = explorer.generation.nearest_faces(app.pictures[:1], pool)
@@ -373,6 +374,24 @@ def test_it_opens_with_the_shipped_generators_before_any_notebook_has_run(tmp_pa
     assert explorer.faces_of(*opened.gans, seed=0, truncation=1.0).shape == (8, 1, 64, 64)
     with pytest.raises(FerError, match="notebooks/02_identity_gan"):
         explorer.open_generators(runs.open_workspace("tiny", step="07_explorer"))
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_the_pool_is_at_hand_where_the_identity_gan_learned_from_it(seen, tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+    monkeypatch.setattr(explorer.weights, "has_seen", lambda path, faces: seen)
+    workspace = runs.open_workspace("demo", step="07_explorer")
+    for role in ("identity", "expression"):
+        made = runs.build(workspace, f"{role}_gan", params={}, inputs=[], code=[], make=lambda folder, role=role:
+                          shutil.copyfile(paths.REPOSITORY / "weights" / "built-in" / f"{role}.safetensors",
+                                          folder / "generator.safetensors"))
+        workspace.publish(f"{role}_gan", made)
+    pool = striped_faces(24, seed=2)
+    workspace.publish("faces", runs.build(workspace, "faces", params={}, inputs=[], code=[],
+                                          make=lambda folder: pool.save(folder / "pool")))
+    opened = explorer.open_generators(workspace)
+    assert (opened.pool is not None) == seen
+    assert opened.learned_from == "3360 rendered faces and 6720 frames of sequences"  # whatever the pool is
 
 
 def test_a_saved_sheet_comes_with_a_program_that_draws_it_again(tmp_path):

@@ -209,16 +209,15 @@ def test_trainings_are_told_by_parameters_that_there_are():
         assert {weights, *others} <= set(declared)
 
 
-def test_what_needs_another_parameter_is_refused_without_it(tmp_path):
-    cell = 'measures: list[str] = ["identity_fid"]   # what\ncompare_with_paper: bool = False   # beside\n'
-    known = profiles.union([notebook(tmp_path, cell)])
+def test_what_a_chosen_step_needs_from_another_is_refused_without_it():
+    values = {"measures": ["identity_fid"], "compare_with_paper": False, "arms": ["real_long", "mixed"],
+              "blocks": [{"arms": ["mixed_filtered"]}, {"ratios": [1]}], "n_blocks": 2}
     with pytest.raises(FerError, match="identity_fid needs the paper's identity GAN.*compare_with_paper=true"):
-        profiles.check_together(resolve(known, tmp_path))
-    profiles.check_together(resolve(known, tmp_path, "compare_with_paper=true"))
-    profiles.check_together(resolve(known, tmp_path, "measures=[coverage]"))
-    plan = {"arms": ["real_long", "mixed"], "ratios": [5], "n_real": 12, "n_seeds": 1, "intensity": 1.0,
-            "truncation": 1.0, "blocks": [{"arms": ["mixed_filtered"]}], "n_blocks": 9, "headline_ratio": 5}
+        profiles.check_measures(values, ["04_generation"])
     with pytest.raises(FerError, match="mixed_filtered needs the faces that notebook 4 selects"):
-        profiles.check_together(plan | {"measures": ["coverage"]})
-    for right in ({"measures": ["selection"]}, {"measures": ["coverage"], "n_blocks": 0}):
-        profiles.check_together(plan | right)
+        profiles.check_measures(values, ["06_ratio_study"])
+    profiles.check_measures(values, ["02_identity_gan", "03_expression_gan", "05_classifier"])
+    profiles.check_measures(values | {"compare_with_paper": True}, ["04_generation"])
+    profiles.check_measures(values | {"measures": ["coverage"]}, ["04_generation"])
+    for right in ({"measures": ["selection"]}, {"n_blocks": 0}):
+        profiles.check_measures(values | right, ["06_ratio_study"])

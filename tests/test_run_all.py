@@ -181,6 +181,14 @@ def test_a_plan_that_cannot_work_is_refused_before_anything_starts(arguments, wo
     assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("last", "refused"), [("03", False), ("04", True)])
+def test_measures_are_asked_of_the_chosen_steps_alone(last, refused, tmp_path, capsys):
+    """As with the GANs of a profile alone, whose measures nobody takes then."""
+    code = run_all.main(["--profile", "built_in", "--to", last, "--set", "compare_with_paper=false", "--dry-run",
+                         "--output", str(tmp_path)])
+    assert (code == 1 and "identity_fid needs" in capsys.readouterr().err) if refused else code == 0
+
+
 def test_a_run_with_nothing_to_do_does_not_check_the_plan_again(finished, monkeypatch):
     asked = []
     monkeypatch.setattr(profiles, "check_together", asked.append)
@@ -424,7 +432,7 @@ def test_a_sweep_without_the_step_that_makes_the_difference_is_refused(sweeping)
     table = sweeping.output / "results" / "demo" / "sweep_ratio_numbers.csv"
     before = table.read_bytes()
     code, out, err = sweeping.main("--sweep", "ratio=2,3", "--only", "02")
-    assert code == 1 and "01_first depends on it too" in err and "--from 01" in err and err.count("\n") == 1
+    assert code == 1 and "what 01_first makes depends on it too" in err and "--from 01" in err and err.count("\n") == 1
     assert table.read_bytes() == before
 
 

@@ -5,7 +5,7 @@ from torch import nn
 
 
 class Dropout(nn.Dropout):
-    """As nn.Dropout, but for bfloat16 on a processor, where drawing would take a sixth of an update: a byte decides
+    """As nn.Dropout, but for bfloat16 on a processor, where drawing takes a good part of an update: a byte decides
     there about each value.
 
     p : a multiple of 1/256. alone : False where torch.func.vmap trains several networks, which cannot see bytes.
