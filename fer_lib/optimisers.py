@@ -13,18 +13,16 @@ def adam(network, *, lr, betas, interval=None):
 
     Source: Karras et al. 2020, appendix B: c = interval / (interval + 1), lr * c, betas ** c.
     """
-    if interval:
-        c = interval / (interval + 1)
-        lr, betas = lr * c, tuple(beta**c for beta in betas)
-    return _adam(list(network.parameters()), lr, betas)
+    return _adam(list(network.parameters()), *_lazy(lr, betas, interval))
 
 
-def muon(network, *, lr, betas):
+def muon(network, *, lr, betas, interval=None):
     """Muon over the weights of a network's convolutions, Adam, with `betas`, over its other parameters;
-    one rate for both.
+    one rate for both. interval : as in `adam`.
 
     A weight of fewer than SMALLEST output channels, or inputs to each, is left to Adam.
     """
+    lr, betas = _lazy(lr, betas, interval)
     parameters = list(network.parameters())
     wide = [weight.ndim == 4 and min(len(weight), weight[0].numel()) >= SMALLEST for weight in parameters]
     return Together(Muon([weight for weight, chosen in zip(parameters, wide) if chosen],
@@ -33,7 +31,14 @@ def muon(network, *, lr, betas):
 
 
 OPTIMISERS = {"adam": adam, "muon": muon}
-"""What may change the flow GAN's generator: name -> function of a network, lr and betas."""
+"""What may change the networks of a GAN: name -> function of a network, lr, betas and interval."""
+
+
+def chosen_optimiser(name):
+    """The function in OPTIMISERS that is called `name`. Raises FerError for another name."""
+    if name not in OPTIMISERS:
+        raise FerError(f"The optimiser {name!r} is unknown: use {' or '.join(OPTIMISERS)}.")
+    return OPTIMISERS[name]
 
 
 class Muon(torch.optim.Optimizer):
@@ -153,6 +158,12 @@ def _adam(parameters, lr, betas):
     capturable = ({"capturable": True}  # everything that changes stays there, see engine.recorded
                   if device.type == "cuda" else {})
     return torch.optim.Adam(parameters, lr=_rate(lr, device), betas=betas, eps=1e-8, fused=True, **capturable)
+
+
+def _lazy(lr, betas, interval):
+    """lr and betas of a network whose penalty comes every `interval`-th update, or never; see `adam`."""
+    c = interval / (interval + 1) if interval else 1
+    return lr * c, tuple(beta**c for beta in betas)
 
 
 def _rate(lr, device):

@@ -84,7 +84,7 @@ RANGES = {
     "identity_objective": Range(choices=("non-saturating", "relativistic")),
     "identity_critic": Range(choices=("pooling", "stylegan2")),
     "expression_method": Range(choices=("flow", "stargan")),
-    "expression_optimiser": Range(choices=("adam", "muon")),
+    "identity_optimiser": Range(choices=("adam", "muon")), "expression_optimiser": Range(choices=("adam", "muon")),
     "measures": Range(choices=("coverage", "truth", "selection", "gan_train", "identity_fid")),
     "precision": Range(choices=("float32", "bfloat16")),
     "augmentation": AUGMENTATION, "expression_augmentation": AUGMENTATION,

@@ -23,7 +23,7 @@ from fer_lib.errors import FerError
 from fer_lib.faces import concatenate
 from fer_lib.labels import ALL_EXPRESSIONS
 from fer_lib.networks import expression_flow, pooling, stargan, stylegan2
-from fer_lib.optimisers import OPTIMISERS, adam, diverged, follow, resume_optimiser, set_rate, update
+from fer_lib.optimisers import adam, chosen_optimiser, diverged, follow, resume_optimiser, set_rate, update
 from fer_lib.weights import load_generator, save_weights  # noqa: F401, the generators that are trained here
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ CRITICS = {
 
 def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=2e-3, gamma=1.0,
                        r1_interval=16, augmentation=("light", "shift", "cutout"), ema_kimg=5.0,
-                       objective="non-saturating", critic="stylegan2", critic_lr=None, decay=False, device="auto",
-                       log_every=100, checkpoint_every=200):
+                       objective="non-saturating", critic="stylegan2", critic_lr=None, decay=False, optimiser="adam",
+                       precision="float32", device="auto", log_every=100, checkpoint_every=200):
     """Train StyleGAN2 on `faces` and write generator.safetensors (its moving average) into `folder`.
 
     faces : Faces [n]; expressions are not used. steps : int, generator updates.
@@ -51,26 +51,29 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     generated images, beside R1).
     critic : "stylegan2" (the paper's discriminator) or "pooling" (pooling.Discriminator, which is smaller and learns
     faster). critic_lr : its learning rate; None takes `lr`. decay : both learning rates fall to 0 over the second half.
+    optimiser : of both networks, a name in OPTIMISERS; with "muon" the discriminator finds out sooner what a face is.
+    precision : of convolutions, "float32", or "bfloat16", see engine.in_precision; the mapping network's is float32.
     Returns the history: DataFrame, one row per `log_every` steps, with the mean of each loss term.
-    Raises FerError for another objective or critic.
+    Raises FerError for another objective, critic, optimiser or precision.
     Source: Karras et al. 2020 (lazy R1: appendix B); Zhao et al. 2020 (DiffAugment); Huang et al. 2024 (R3GAN).
     """
     if objective not in OBJECTIVES:
         raise FerError(f"The objective {objective!r} is unknown: use {' or '.join(OBJECTIVES)}.")
     if critic not in CRITICS:
         raise FerError(f"The critic {critic!r} is unknown: use {' or '.join(CRITICS)}.")
-    device = engine.device(device)
+    device, optimise = engine.device(device), chosen_optimiser(optimiser)
+    engine.check_precision(precision)
     given = {"image_size": faces.image_size, "channels": faces.channels, **(image_options or {})}
     options = {key: value for key, value in given.items() if key != "critic_width"}
     generator, discriminator = seeded(lambda: (stylegan2.Generator(**options), CRITICS[critic](given)), seed, device)
-    optimisers = (adam(generator, lr=lr, betas=(0.0, 0.99)),
-                  adam(discriminator, lr=critic_lr or lr, betas=(0.0, 0.99), interval=r1_interval))
+    optimisers = (optimise(generator, lr=lr, betas=(0.0, 0.99)),
+                  optimise(discriminator, lr=critic_lr or lr, betas=(0.0, 0.99), interval=r1_interval))
     rates = [float(optimiser.param_groups[0]["lr"]) for optimiser in optimisers]
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
     teach, penalise = (engine.recorded(each, device) for each in identity_steps(
         generator, discriminator, optimisers, paired=paired, augmentation=augmentation, gamma=gamma,
-        r1_interval=r1_interval))
+        r1_interval=r1_interval, precision=precision))
 
     def step(number):
         for optimiser, rate in zip(optimisers, rates):
@@ -90,7 +93,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
                                             faces=faces))
 
 
-def identity_steps(generator, discriminator, optimisers, *, paired, augmentation, gamma, r1_interval):
+def identity_steps(generator, discriminator, optimisers, *, paired, augmentation, gamma, r1_interval,
+                   precision="float32"):
     """What an update of the identity GAN does: functions teach(real, latents), which updates both networks and returns
     (terms, fake), and penalise(real, fake), which updates the discriminator and returns terms.
 
@@ -98,11 +102,23 @@ def identity_steps(generator, discriminator, optimisers, *, paired, augmentation
     train_identity_gan. real, fake : float [B, C, H, W]. latents : float [2, B, latent_size], for the generator's and
     the discriminator's turn.
     """
+    def in_precision():
+        return engine.in_precision(precision, next(generator.parameters()).device)
+
+    def draw(latents):
+        with in_precision():
+            return generator(latents).float()
+
     def vary(image):
         return augment.diff_augment(image, policy=augmentation)
 
     def see(image):
-        return discriminator(vary(image))
+        with in_precision():
+            return discriminator(vary(image)).float()
+
+    def see_both(real, fake):
+        with in_precision():
+            return (logits.float() for logits in discriminator.pair(vary(real), vary(fake)))
 
     def generator_loss(real, fake):
         if not paired:
@@ -113,13 +129,13 @@ def identity_steps(generator, discriminator, optimisers, *, paired, augmentation
 
     def discriminator_loss(real, fake):
         formula = losses.relativistic_discriminator if paired else losses.non_saturating_discriminator
-        return formula(*discriminator.pair(vary(real), vary(fake)))
+        return formula(*see_both(real, fake))
 
     def teach(real, latents):
-        fake = generator(latents[0])
+        fake = draw(latents[0])
         terms = {"generator": update(optimisers[0], generator_loss(real, fake), generator)}
         with torch.no_grad():
-            fake = generator(latents[1])
+            fake = draw(latents[1])
         terms["discriminator"] = update(optimisers[1], discriminator_loss(real, fake), discriminator)
         return terms, fake
 
@@ -240,9 +256,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection); Zhu et al. 2017 (cVAE-GAN, for sequences).
     """
     check_expressions(faces)
-    if optimiser not in OPTIMISERS:
-        raise FerError(f"The optimiser {optimiser!r} is unknown: use {' or '.join(OPTIMISERS)}.")
-    device, optimise = engine.device(device), OPTIMISERS[optimiser]
+    device, optimise = engine.device(device), chosen_optimiser(optimiser)
     generator, discriminator, g_options = flow_networks(faces, image_options or {}, seed, device)
     encoder = None if sequences is None else sequence_encoder(faces, generator.latent_size, seed, device)
     taught = torch.nn.ModuleList([generator, encoder]) if encoder else generator

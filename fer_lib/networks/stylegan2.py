@@ -91,7 +91,8 @@ class Mapping(nn.Module):
 
     def forward(self, z, *, truncation=1.0):
         """z : float [B, latent_size], standard normal. truncation : 1 leaves w as it is, 0 gives the mean."""
-        w = self.layers(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
+        with torch.autocast(z.device.type, enabled=False):  # in float32 whatever the rest is computed in
+            w = self.layers(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
         if self.training:
             self.w_mean.lerp_(w.detach().mean(0), 0.005)
         return self.w_mean.lerp(w, truncation) if truncation != 1 else w
