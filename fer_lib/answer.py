@@ -324,5 +324,7 @@ def sentences(summary, origin="real"):
                 "further." if bound["identified"]
                 else f"More than {bound['at_most']:.1f} for each did not help further; fewer may do, which this grid "
                 "does not tell." if bound.get("at_most")
+                else "From where on more does not help cannot be told from one seed or so few ratios."
+                if bound.get("preferred") is None
                 else "A point from which on more does not help is not identified within this grid.")
     return told

@@ -455,20 +455,18 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
     """Gains of all arms over one baseline, with the contrast declared beforehand on top.
 
     contrasts : list of dicts as summary's main_contrast and the values of its contrasts; the first is the main one.
-    Where seeds are fewer than FEW_SEEDS, thin lines are their intervals by analysis of variance.
-    origin : "real" or "rendered".
+    Where seeds are fewer than FEW_SEEDS, intervals are those by analysis of variance, and a thin line is the one by
+    resampling. origin : "real" or "rendered".
     """
-    few = any(entry["seeds"] < FEW_SEEDS and "gain_points_anova" in entry for entry in contrasts)
-    interval += "; thin: by analysis of variance" if few else ""
+    few = [_trusted(entry) is not entry["gain_points"] for entry in contrasts]
+    if any(few):
+        interval = (("" if all(few) else f"{interval}, with few seeds ")
+                    + "95 % interval by analysis of variance; thin: over seeds and test subjects or images")
     entries = [contrasts[0], *sorted(contrasts[1:], key=lambda entry: -entry["gain_points"]["estimate"])]
     heights = [-n - 0.35 * (n > 0) for n in range(len(entries))]
     with _figure(COLUMN * 1.35, 0.24 * len(entries) + 0.85) as (figure, [[axis]]):
         for entry, height in zip(entries, heights, strict=True):
             _forest_row(axis, entry, height, main=height == 0)
-            if few:
-                other = entry["gain_points_anova"]
-                axis.plot([other["low"], other["high"]], [height, height], color=_style(entry["arm"])[0],
-                          linewidth=0.6, zorder=1)
         axis.axvline(0, color="0.3", linewidth=0.8)
         axis.axhline(-0.7, color="0.7", linewidth=0.6, linestyle=":")
         axis.set_yticks(heights, [_with_ratio(entry, origin) for entry in entries])
@@ -481,12 +479,20 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
 
 def _forest_row(axis, entry, height, *, main):
     colour, marker, _ = _style(entry["arm"])
-    gain = entry["gain_points"]
+    gain, resampled = _trusted(entry), entry["gain_points"]
+    if gain is not resampled:
+        axis.plot([resampled["low"], resampled["high"]], [height, height], color=colour, linewidth=0.6, zorder=1)
     axis.errorbar(gain["estimate"], height, xerr=_reach_of(gain), color=colour, marker=marker, linestyle="",
                   markersize=7 if main or marker == "*" else 4.5, elinewidth=2 if main else 1)
     axis.annotate(f"{gain['estimate']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})", (1.02, height),
                   xycoords=("axes fraction", "data"), va="center", fontsize=6.5, annotation_clip=False,
                   weight="bold" if main else "normal")
+
+
+def _trusted(entry):
+    """The interval of a gain that is to be trusted: where seeds are few, that by analysis of variance, if it is known."""
+    anova = entry.get("gain_points_anova")
+    return anova if entry["seeds"] < FEW_SEEDS and anova and anova["low"] is not None else entry["gain_points"]
 
 
 def _reach_of(estimate):
@@ -573,14 +579,16 @@ def _variance_bar(axis, component, middle, label, look):
                       rotation=90, fontsize=6.5, color="0.35")
 
 
-def confusion_change(found, *, labels=EXPRESSIONS, title=""):
+def confusion_change(found, *, seeds=FEW_SEEDS, labels=EXPRESSIONS, title=""):
     """How confusions change from the baseline to the mixed arm; a change whose interval excludes 0 is bold and framed.
 
     found : dict of [n, n] as statistics.confusion_change returns it (percentage points). labels : n names.
+    seeds : of fewer than FEW_SEEDS intervals by resampling promise too much, and nothing is framed.
     """
     change = np.round(np.asarray(found["change"], float)) + 0.0  # no negative zero
     limit = max(5, np.nanmax(np.abs(change)))
-    clear = (np.asarray(found["low"]) > 0) | (np.asarray(found["high"]) < 0)
+    clear = ((np.asarray(found["low"]) > 0) | (np.asarray(found["high"]) < 0)) & (seeds >= FEW_SEEDS)
+    note = "framed: 95 % interval excludes 0" if seeds >= FEW_SEEDS else f"{seeds} seeds: too few to tell which is chance"
     with _figure(COLUMN, COLUMN * 0.86) as (figure, [[axis]]):
         sns.heatmap(change, vmin=-limit, vmax=limit, cmap="PuOr_r", square=True, annot=True, fmt="+.0f", ax=axis,
                     annot_kws={"size": 7}, linewidths=0.5, yticklabels=labels,
@@ -591,7 +599,7 @@ def confusion_change(found, *, labels=EXPRESSIONS, title=""):
         for text, bold in zip(axis.texts, clear[np.isfinite(change)], strict=True):
             text.set_weight("bold" if bold else "normal")
         axis.set(xlabel="predicted", ylabel="true",
-                 title=title + ("\n" if title else "") + "framed: 95 % interval excludes 0")
+                 title=title + ("\n" if title else "") + note)
         axis.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
         axis.tick_params(axis="x", length=0)
         axis.tick_params(axis="y", rotation=0, length=0)
@@ -654,11 +662,13 @@ AXIS_LABELS = {"n_real": "{origin} training images", "weight": "weight of a gene
 def axis_gains(rows, *, n_real, usual=None, origin="real"):
     """Gain of `mixed` over the baseline along each axis that was varied, the others at their usual value.
 
-    rows : list of dicts as the axes of answer.analyse. n_real : the usual number of real images; another axis is
+    rows : list of dicts as the axes of answer.analyse; intervals are those that contrast_forest takes. n_real : the usual number of real images; another axis is
         shown for the one at which it was varied most. usual : intensity and truncation where these are not 1, a dict.
     Returns None where no axis was varied alone.
     """
-    table, varied = pd.json_normalize(rows), {}
+    trusted = [row | {"gain_points": _trusted(row)} for row in rows]
+    few = any(new["gain_points"] is not row["gain_points"] for new, row in zip(trusted, rows))
+    table, varied = pd.json_normalize(trusted), {}
     fixed = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0} | (usual or {})
     for name in AXIS_LABELS if rows else ():
         others = {other: value for other, value in fixed.items() if other != name}
@@ -687,7 +697,9 @@ def axis_gains(rows, *, n_real, usual=None, origin="real"):
             axis.set(xlabel=label, ylabel="gain (percentage points; 95 %)")
         for axis in axes.flat[len(varied):]:
             axis.set_visible(False)
-        figure.suptitle(f"gain of {origin} and generated faces over {origin} ones alone", fontsize=8)
+        figure.suptitle(f"gain of {origin} and generated faces over {origin} ones alone"
+                        + (f" (fewer than {FEW_SEEDS} seeds: interval by analysis of variance)" if few else ""),
+                        fontsize=8)
         if len(table["test_set"].unique()) > 1:
             figure.legend(*_unique_handles(axes.flat[0]), loc="outside lower center", ncols=4)
     return figure

@@ -107,14 +107,24 @@ def test_an_axis_is_shown_where_it_was_varied():
     assert plots.axis_gains(AXES[:1], n_real=600) is None and plots.axis_gains([], n_real=600) is None
 
 
+def test_an_axis_has_the_interval_by_analysis_of_variance_where_seeds_are_few():
+    anova = {"estimate": 1.0, "low": -9.0, "high": 11.0}
+    figure = plots.axis_gains([row | {"gain_points_anova": anova} for row in AXES], n_real=600)
+    many, few = (figure.axes[1].containers[0].lines[2][0].get_segments()[place] for place in (0, 1))
+    assert np.allclose(few[:, 1], [-9, 11]) and np.allclose(many[:, 1], [-1, 3])
+    assert "analysis of variance" in texts(figure) and "variance" not in texts(plots.axis_gains(AXES, n_real=600))
+
+
 @pytest.mark.parametrize("seeds, lines", [(3, 2), (8, 0)])
-def test_gains_of_few_seeds_have_the_interval_by_analysis_of_variance_beside(seeds, lines):
+def test_gains_of_few_seeds_have_the_interval_by_analysis_of_variance(seeds, lines):
     gain = {"estimate": 3.0, "low": 1.0, "high": 5.0}
     contrasts = [{"arm": arm, "ratio": 5.0, "baseline": "real_long", "seeds": seeds, "gain_points": gain,
                   "gain_points_anova": {"estimate": 3.0, "low": -7.0, "high": 13.0}} for arm in ("mixed", "generated")]
     figure = plots.contrast_forest(contrasts)
-    drawn = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [-7.0, 13.0]]
-    assert len(drawn) == lines and ("analysis of variance" in texts(figure)) == bool(lines)
+    thin = [line for line in figure.axes[0].lines if list(line.get_xdata()) == [1.0, 5.0]]
+    words = texts(figure)
+    assert len(thin) == lines and ("analysis of variance" in words) == bool(lines)
+    assert words.count("+3.0 (-7.0 to +13.0)" if lines else "+3.0 (+1.0 to +5.0)") == 2
 
 
 def test_a_loss_that_leaps_once_does_not_flatten_the_rest_and_guessing_is_marked():
@@ -136,3 +146,10 @@ def test_changed_confusions_name_no_negative_zero():
     found = {"change": np.full((6, 6), -0.2), "low": np.full((6, 6), -1.0), "high": np.full((6, 6), 1.0)}
     words = texts(plots.confusion_change(found, title="mixed minus baseline"))
     assert "-0" not in words and "mixed minus baseline" in words and "95 %" in words
+
+
+@pytest.mark.parametrize("seeds, frames", [(8, 36), (3, 0)])
+def test_changed_confusions_are_framed_only_where_seeds_are_enough(seeds, frames):
+    found = {"change": np.full((6, 6), 4.0), "low": np.full((6, 6), 1.0), "high": np.full((6, 6), 7.0)}
+    figure = plots.confusion_change(found, seeds=seeds)
+    assert len(figure.axes[0].patches) == frames and ("too few" in texts(figure)) == (not frames)
