@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fer_lib import optimisers
+from fer_lib.errors import FerError
 
 
 def test_lazy_regularisation_corrects_the_optimiser():
@@ -48,6 +49,19 @@ def test_muon_takes_the_wide_convolutions_and_adam_the_rest():
     wide, rest = ([tuple(weight.shape) for weight in part.param_groups[0]["params"]]
                   for part in optimisers.muon(network, lr=0.1, betas=(0.9, 0.99)).parts)
     assert wide == [(16, 3, 3, 3), (16, 16, 1, 1)] and len(rest) == 6
+
+
+def test_the_rates_of_a_lazily_regularised_network_are_corrected_with_every_optimiser():
+    network = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Linear(2, 2))
+    for name in optimisers.OPTIMISERS:
+        made = optimisers.chosen_optimiser(name)(network, lr=0.8, betas=(0.0, 0.5), interval=3)
+        assert [group["lr"] for group in made.param_groups] == pytest.approx([0.6] * len(made.param_groups))
+        assert made.param_groups[-1]["betas"] == (0.0, pytest.approx(0.5**0.75))
+
+
+def test_an_unknown_optimiser_is_named():
+    with pytest.raises(FerError, match="optimiser 'sgd' is unknown: use adam or muon"):
+        optimisers.chosen_optimiser("sgd")
 
 
 def test_a_step_of_muon_is_as_long_as_the_rate_says_whatever_the_loss_is_multiplied_with():

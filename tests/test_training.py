@@ -15,6 +15,7 @@ from fer_lib.weights import check_unseen, describe, read_metadata
 SIZES = {"identity": {"channel_base": 256, "channel_max": 8, "latent_size": 8},
          "expression": {"conv_dim": 4, "n_blocks": 1},
          "flow": {"width": 8, "n_blocks": 1, "critic_width": 4}}
+SIZES["identity muon"] = SIZES["identity"] | {"channel_max": 16}
 TRAIN = {"identity": training.train_identity_gan, "expression": training.train_expression_gan,
          "flow": training.train_flow_gan}
 
@@ -33,7 +34,9 @@ def train(gan, folder, *, steps=4, **options):
                                 | ({"optimiser": "muon"} if gan == "muon" else {}))
     if gan == "flow":
         options = {"warm_up": 1} | options
-    return TRAIN[gan](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan], device="cpu",
+    if gan == "identity muon":
+        options = {"optimiser": "muon", "objective": "relativistic", "critic": "pooling", "precision": "bfloat16"} | options
+    return TRAIN[gan.split()[0]](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan], device="cpu",
                       log_every=2, **options)
 
 
@@ -51,7 +54,7 @@ def weights(folder):
     return training.load_generator(folder / "generator.safetensors").state_dict()
 
 
-@pytest.mark.parametrize("gan, more", [*((name, {}) for name in TRAIN), ("sequences", {}), ("muon", {}),
+@pytest.mark.parametrize("gan, more", [*((name, {}) for name in TRAIN), ("sequences", {}), ("muon", {}), ("identity muon", {}),
                                        ("sequences", {"warm_up": 6}), ("muon", {"warm_up": 6}),
                                        ("muon", {"warm_up": 2, "sequence_warm_up": 6})])
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, more, tmp_path, monkeypatch):
@@ -296,11 +299,12 @@ def test_the_time_left_is_that_of_the_last_steps_and_the_warm_up_is_told(tmp_pat
             and any("step 2 of 4, 0 images/s, 0.3 min left" in text for text in told))
 
 
-@pytest.mark.parametrize("gan, rates", [("muon", {"lr": 1e4}), ("sequences", {"lr": 1e4}), ("identity", {"lr": 1e30})])
+@pytest.mark.parametrize("gan, rates", [("muon", {"lr": 1e4}), ("sequences", {"lr": 1e4}), ("identity", {"lr": 1e30}),
+                                        ("identity muon", {"lr": 1e30})])
 def test_a_training_that_diverges_ends_with_a_sentence_and_without_weights(gan, rates, tmp_path):
     """grid_sample's gradient of a flow that is not a number would kill the process."""
     with pytest.raises(FerError, match="training diverged .* lower learning rate"):
-        train(gan, tmp_path / "lost", steps=40, **({"warm_up": 20} if gan != "identity" else {}), **rates)
+        train(gan, tmp_path / "lost", steps=40, **({"warm_up": 20} if "identity" not in gan else {}), **rates)
     assert not (tmp_path / "lost" / "generator.safetensors").exists()
 
 
