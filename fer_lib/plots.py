@@ -490,7 +490,7 @@ def _forest_row(axis, entry, height, *, main):
 
 
 def _trusted(entry):
-    """The interval of a gain that is to be trusted: where seeds are few, that by analysis of variance, if it is known."""
+    """The interval of a gain to be trusted: where seeds are few, that by analysis of variance, if it is known."""
     anova = entry.get("gain_points_anova")
     return anova if entry["seeds"] < FEW_SEEDS and anova and anova["low"] is not None else entry["gain_points"]
 
@@ -588,7 +588,8 @@ def confusion_change(found, *, seeds=FEW_SEEDS, labels=EXPRESSIONS, title=""):
     change = np.round(np.asarray(found["change"], float)) + 0.0  # no negative zero
     limit = max(5, np.nanmax(np.abs(change)))
     clear = ((np.asarray(found["low"]) > 0) | (np.asarray(found["high"]) < 0)) & (seeds >= FEW_SEEDS)
-    note = "framed: 95 % interval excludes 0" if seeds >= FEW_SEEDS else f"{seeds} seeds: too few to tell which is chance"
+    note = ("framed: 95 % interval excludes 0" if seeds >= FEW_SEEDS else
+            f"{seeds} seeds: too few to tell which is chance")
     with _figure(COLUMN, COLUMN * 0.86) as (figure, [[axis]]):
         sns.heatmap(change, vmin=-limit, vmax=limit, cmap="PuOr_r", square=True, annot=True, fmt="+.0f", ax=axis,
                     annot_kws={"size": 7}, linewidths=0.5, yticklabels=labels,
@@ -662,8 +663,9 @@ AXIS_LABELS = {"n_real": "{origin} training images", "weight": "weight of a gene
 def axis_gains(rows, *, n_real, usual=None, origin="real"):
     """Gain of `mixed` over the baseline along each axis that was varied, the others at their usual value.
 
-    rows : list of dicts as the axes of answer.analyse; intervals are those that contrast_forest takes. n_real : the usual number of real images; another axis is
-        shown for the one at which it was varied most. usual : intensity and truncation where these are not 1, a dict.
+    rows : list of dicts as the axes of answer.analyse; intervals are those that contrast_forest takes.
+    n_real : the usual number of real images; another axis is shown for the one at which it was varied most.
+    usual : intensity and truncation where these are not 1, a dict.
     Returns None where no axis was varied alone.
     """
     trusted = [row | {"gain_points": _trusted(row)} for row in rows]

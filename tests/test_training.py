@@ -35,9 +35,9 @@ def train(gan, folder, *, steps=4, **options):
     if gan == "flow":
         options = {"warm_up": 1} | options
     if gan == "identity muon":
-        options = {"optimiser": "muon", "objective": "relativistic", "critic": "pooling", "precision": "bfloat16"} | options
-    return TRAIN[gan.split()[0]](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan], device="cpu",
-                      log_every=2, **options)
+        options |= {"optimiser": "muon", "objective": "relativistic", "critic": "pooling", "precision": "bfloat16"}
+    return TRAIN[gan.split()[0]](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan],
+                                 device="cpu", log_every=2, **options)
 
 
 def make_sequences():
@@ -54,7 +54,8 @@ def weights(folder):
     return training.load_generator(folder / "generator.safetensors").state_dict()
 
 
-@pytest.mark.parametrize("gan, more", [*((name, {}) for name in TRAIN), ("sequences", {}), ("muon", {}), ("identity muon", {}),
+@pytest.mark.parametrize("gan, more", [*((name, {}) for name in TRAIN), ("sequences", {}), ("muon", {}),
+                                       ("identity muon", {}),
                                        ("sequences", {"warm_up": 6}), ("muon", {"warm_up": 6}),
                                        ("muon", {"warm_up": 2, "sequence_warm_up": 6})])
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, more, tmp_path, monkeypatch):
