@@ -25,6 +25,8 @@ def muon(network, *, lr, betas, interval=None):
     lr, betas = _lazy(lr, betas, interval)
     parameters = list(network.parameters())
     wide = [weight.ndim == 4 and min(len(weight), weight[0].numel()) >= SMALLEST for weight in parameters]
+    if not any(wide):
+        return _adam(parameters, lr, betas)
     return Together(Muon([weight for weight, chosen in zip(parameters, wide) if chosen],
                          lr=_rate(lr, parameters[0].device)),
                     _adam([weight for weight, chosen in zip(parameters, wide) if not chosen], lr, betas))

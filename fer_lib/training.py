@@ -118,7 +118,7 @@ def identity_steps(generator, discriminator, optimisers, *, paired, augmentation
 
     def see_both(real, fake):
         with in_precision():
-            return (logits.float() for logits in discriminator.pair(vary(real), vary(fake)))
+            return [logits.float() for logits in discriminator.pair(vary(real), vary(fake))]
 
     def generator_loss(real, fake):
         if not paired:

@@ -51,6 +51,13 @@ def test_muon_takes_the_wide_convolutions_and_adam_the_rest():
     assert wide == [(16, 3, 3, 3), (16, 16, 1, 1)] and len(rest) == 6
 
 
+def test_a_network_too_narrow_for_muon_learns_with_adam():
+    network = nn.Conv2d(3, 8, 3)
+    optimiser = optimisers.muon(network, lr=0.1, betas=(0.0, 0.99))
+    optimisers.update(optimiser, network(torch.ones(1, 3, 4, 4)).sum(), network)
+    assert isinstance(optimiser, torch.optim.Adam) and len(optimiser.state) == 2
+
+
 def test_the_rates_of_a_lazily_regularised_network_are_corrected_with_every_optimiser():
     network = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Linear(2, 2))
     for name in optimisers.OPTIMISERS:
