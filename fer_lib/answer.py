@@ -6,6 +6,7 @@
 from fer_lib import statistics, study
 from fer_lib.design import FEW_SEEDS
 from fer_lib.errors import FerError
+from fer_lib.intervals import trusted
 from fer_lib.labels import EXPRESSIONS
 
 AXES = ("n_real", "weight", "intensity", "truncation")
@@ -311,12 +312,12 @@ def sentences(summary, origin="real"):
         told[0] += (f" With so few seeds analysis of variance is to be trusted, which says {few['low']:+.1f} to "
                     f"{few['high']:+.1f} points"
                     + (" and so does not exclude 0." if few["low"] <= 0 <= few["high"] else "."))
-    others = [(name, summary["contrasts"][name]["gain_points"])
+    others = [(name, trusted(summary["contrasts"][name]))
               for name in ("generated", "augmented", "mixed_augmented", "external") if name in summary["contrasts"]]
     meaning = {"generated": "generated faces alone", "augmented": "classical augmentation alone",
                "mixed_augmented": "both together", "external": "as many of the faces that the GANs learned from"}
     if others:
-        told.append("Over the same baseline: " + "; ".join(
+        told.append(f"Over the same baseline{' (by analysis of variance)' if few else ''}: " + "; ".join(
             f"{meaning[name]} {gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f})"
             for name, gain in others) + ".")
     bound = summary["upper_bound"]

@@ -16,7 +16,7 @@ from scipy import stats
 
 from fer_lib import data, explorer_drawing, plots, statistics, study
 from fer_lib.errors import FerError
-from fer_lib.intervals import POINTS
+from fer_lib.intervals import POINTS, trusted
 from fer_lib.labels import EXPRESSIONS
 
 AXES = ("weight", "intensity", "truncation")  # varied beside arm, n_real and ratio
@@ -237,7 +237,7 @@ def finding(summary, test_set):
     summary : summary.json as a dict, see statistics.summary.
     """
     found = summary["test_sets"][test_set]
-    gained, bound = found["gain_points"], found["upper_bound"]
+    gained, bound = trusted(found["main_contrast"]), found["upper_bound"]
     upper = "no ratio can be named beyond which more does not help"
     if bound["identified"]:
         upper = (f"beyond a ratio of {bound['ratio']:.1f} ({bound['low']:.1f} to {bound['high']:.1f}) "

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from fer_lib.design import FEW_SEEDS
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
 
@@ -76,6 +77,16 @@ def interval(estimate, resampled, level=0.95):
     """A value with its percentile interval from the resamples that are numbers: {estimate, low, high}."""
     low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return {"estimate": float(estimate), "low": float(low), "high": float(high)}
+
+
+def trusted(gain):
+    """The interval of a gain to be trusted: where seeds are few, that by analysis of variance, if it is known.
+
+    gain : dict with seeds, gain_points and, from two seeds on, gain_points_anova, as the contrasts of summary.json.
+    Returns {estimate, low, high}, in points.
+    """
+    anova = gain.get("gain_points_anova")
+    return anova if gain["seeds"] < FEW_SEEDS and anova and anova["low"] is not None else gain["gain_points"]
 
 
 def bootstrap_p(difference):

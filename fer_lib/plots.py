@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fer_lib.design import FEW_SEEDS
+from fer_lib.intervals import trusted
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
 COLUMN = 3.5  # inches, one column of a journal page
@@ -458,7 +459,7 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
     Where seeds are fewer than FEW_SEEDS, intervals are those by analysis of variance, and a thin line is the one by
     resampling. origin : "real" or "rendered".
     """
-    few = [_trusted(entry) is not entry["gain_points"] for entry in contrasts]
+    few = [trusted(entry) is not entry["gain_points"] for entry in contrasts]
     if any(few):
         interval = (("" if all(few) else f"{interval}, with few seeds ")
                     + "95 % interval by analysis of variance; thin: over seeds and test subjects or images")
@@ -479,7 +480,7 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
 
 def _forest_row(axis, entry, height, *, main):
     colour, marker, _ = _style(entry["arm"])
-    gain, resampled = _trusted(entry), entry["gain_points"]
+    gain, resampled = trusted(entry), entry["gain_points"]
     if gain is not resampled:
         axis.plot([resampled["low"], resampled["high"]], [height, height], color=colour, linewidth=0.6, zorder=1)
     axis.errorbar(gain["estimate"], height, xerr=_reach_of(gain), color=colour, marker=marker, linestyle="",
@@ -487,12 +488,6 @@ def _forest_row(axis, entry, height, *, main):
     axis.annotate(f"{gain['estimate']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})", (1.02, height),
                   xycoords=("axes fraction", "data"), va="center", fontsize=6.5, annotation_clip=False,
                   weight="bold" if main else "normal")
-
-
-def _trusted(entry):
-    """The interval of a gain to be trusted: where seeds are few, that by analysis of variance, if it is known."""
-    anova = entry.get("gain_points_anova")
-    return anova if entry["seeds"] < FEW_SEEDS and anova and anova["low"] is not None else entry["gain_points"]
 
 
 def _reach_of(estimate):
@@ -668,9 +663,9 @@ def axis_gains(rows, *, n_real, usual=None, origin="real"):
     usual : intensity and truncation where these are not 1, a dict.
     Returns None where no axis was varied alone.
     """
-    trusted = [row | {"gain_points": _trusted(row)} for row in rows]
-    few = any(new["gain_points"] is not row["gain_points"] for new, row in zip(trusted, rows))
-    table, varied = pd.json_normalize(trusted), {}
+    told = [row | {"gain_points": trusted(row)} for row in rows]
+    few = any(new["gain_points"] is not row["gain_points"] for new, row in zip(told, rows))
+    table, varied = pd.json_normalize(told), {}
     fixed = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0} | (usual or {})
     for name in AXIS_LABELS if rows else ():
         others = {other: value for other, value in fixed.items() if other != name}

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fer_lib import notebooks as nb
 from fer_lib import paths
+from fer_lib.intervals import trusted
 
 FIGURES = {
     # File name or pattern -> (section, caption). Sections list their figures in this order.
@@ -101,7 +102,7 @@ def verdicts(summary, origin):
     """One sentence per test set: what generated faces did to accuracy at the headline ratio."""
     told = []
     for name, test in summary.get("test_sets", {}).items():
-        gain, ratio = test["gain_points"], summary["headline_ratio"]
+        gain, ratio = trusted(test["main_contrast"]), summary["headline_ratio"]
         effect = "helped" if gain["low"] > 0 else "did harm" if gain["high"] < 0 else "neither help nor harm was shown"
         told.append({"test_set": name, "n_test": test["n_test"], "effect": effect, "gain": gain,
                      "relative": test["gain_relative"], "without": test["real_accuracy"]["estimate"],

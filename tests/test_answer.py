@@ -275,6 +275,11 @@ def test_the_sentences_follow_the_interval(found, low, high, verb):
 
 def test_few_seeds_have_the_interval_that_holds_with_few(found):
     summary = json.loads(json.dumps(found[-1]))
+    other = next(name for name in ("generated", "augmented", "external") if name in summary["contrasts"])
+    summary["contrasts"][other] |= {"seeds": 3, "gain_points_anova": {"estimate": 2.0, "low": -4.5, "high": 8.5}}
+    assert "2.0 points (-4.5 to +8.5)" in answer.sentences(summary)[1]
+    summary["contrasts"][other] |= {"seeds": 8, "gain_points": {"estimate": 2.0, "low": 0.5, "high": 3.5}}
+    assert "2.0 points (+0.5 to +3.5)" in answer.sentences(summary)[1]
     summary["main_contrast"] |= {"seeds": 3, "gain_points_anova": {"estimate": 5.0, "low": -1.25, "high": 11.0}}
     assert "-1.2 to +11.0 points and so does not exclude 0" in answer.sentences(summary)[0]
     summary["main_contrast"]["gain_points_anova"]["low"] = 1.0

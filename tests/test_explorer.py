@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import command_line
 from test_classifier import striped_faces
-from fer_lib import explorer, explorer_drawing, explorer_study, paths, plots, runs, statistics, study
+from fer_lib import explorer, explorer_drawing, explorer_study, intervals, paths, plots, runs, statistics, study
 from fer_lib.errors import FerError
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow, stargan, stylegan2
@@ -172,7 +172,7 @@ def test_results_are_read_recorded_and_shown_for_each_test_set(gans, tmp_path, m
     app.test_set.value = "wild"
     assert app.curve.value != lab[0]
     for name, text in (("lab", lab[1]), ("wild", app.finding.value)):
-        gain = summary["test_sets"][name]["gain_points"]
+        gain = intervals.trusted(summary["test_sets"][name]["main_contrast"])
         assert name in text and f"{gain['estimate']:+.1f} points ({gain['low']:+.1f} to" in text
 
 

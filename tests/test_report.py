@@ -118,7 +118,8 @@ def test_a_profile_that_never_ran_has_a_page_that_says_so(tmp_path):
 def test_the_verdict_follows_the_interval(project, low, high, words):
     summary = json.loads((project / "results" / "demo" / "summary.json").read_text())
     for test in summary["test_sets"].values():
-        test["gain_points"] = {"estimate": (low + high) / 2, "low": low, "high": high}
+        interval = {"estimate": (low + high) / 2, "low": low, "high": high}
+        test["main_contrast"] |= {"seeds": 3, "gain_points_anova": interval, "gain_points": None}
     assert {verdict["effect"] for verdict in report.verdicts(summary, "real")} == {words}
 
 
@@ -126,8 +127,10 @@ def test_numbers_on_the_page_are_those_of_the_results(project):
     summary = json.loads((project / "results" / "demo" / "summary.json").read_text())
     text = Elements(page_of(project)).text
     for test in summary["test_sets"].values():
-        gain = {end: report.signed(value) for end, value in test["gain_points"].items()}
-        assert f"{gain['estimate']} points" in text and f"({gain['low']} to {gain['high']})" in text
+        resampled, judged = ({end: report.signed(interval[end]) for end in ("estimate", "low", "high")}
+                             for interval in (test["gain_points"], test["main_contrast"]["gain_points_anova"]))
+        assert f"{judged['estimate']} points" in text and f"({judged['low']} to {judged['high']})" in text
+        assert f"{resampled['low']} to {resampled['high']}" in text
 
 
 def test_text_from_files_is_text_on_the_page(project):
