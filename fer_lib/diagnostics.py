@@ -35,7 +35,7 @@ def _checked(probabilities, codes):
 
 # ---- confusions ----------------------------------------------------------------------------------------
 
-def confusion_change(probabilities_a, probabilities_b, codes, *, clusters=None, resamples=2_000, level=0.95, seed=0):
+def confusion_change(probabilities_a, probabilities_b, codes, *, clusters=None, resamples=10_000, level=0.95, seed=0):
     """Confusion matrix of arm b minus that of arm a, each normalised by true class and averaged over seeds.
 
     probabilities_a, probabilities_b : float [seeds, images, 6], paired by seed. codes : int [images], 0..5.

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from fer_lib.design import FEW_SEEDS
@@ -152,7 +153,7 @@ def _mark_chance(axis):
     """A dotted line at the accuracy of guessing."""
     chance = 1 / len(EXPRESSIONS)
     axis.axhline(chance, color="0.5", linewidth=0.8, linestyle=":", zorder=0)
-    axis.annotate("chance", (0.01, chance), xycoords=("axes fraction", "data"), ha="left", va="top", fontsize=7,
+    axis.annotate("chance", (0.99, chance), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7,
                   color="0.4")
 
 
@@ -334,7 +335,7 @@ CURVE_TICKS = (0, 1, 2, 3, 5, 7, 10)  # of a square-root axis at column width
 
 def arm_title(arm, origin="real"):
     """What a figure of all arms calls one; as `arm_name`, with the controls."""
-    titles = {"real": f"{origin} only, paper's stopping", "real_long": f"{origin} only, equal updates",
+    titles = {"real": f"{origin} only, stopped early", "real_long": f"{origin} only, equal updates",
               "oversampled": f"{origin}, repeated",
               "augmented": f"{origin}, augmented", "noise": f"{origin} + noise images",
               "mixed_filtered": f"{origin} + generated, filtered",
@@ -462,7 +463,7 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
     few = [trusted(entry) is not entry["gain_points"] for entry in contrasts]
     if any(few):
         interval = (("" if all(few) else f"{interval}, with few seeds ")
-                    + "95 % interval by analysis of variance; thin: over seeds and test subjects or images")
+                    + f"95 % interval by analysis of variance; thin: {interval.removeprefix('95 % interval ')}")
     entries = [contrasts[0], *sorted(contrasts[1:], key=lambda entry: -entry["gain_points"]["estimate"])]
     heights = [-n - 0.35 * (n > 0) for n in range(len(entries))]
     with _figure(COLUMN * 1.35, 0.24 * len(entries) + 0.85) as (figure, [[axis]]):
@@ -482,7 +483,7 @@ def _forest_row(axis, entry, height, *, main):
     colour, marker, _ = _style(entry["arm"])
     gain, resampled = trusted(entry), entry["gain_points"]
     if gain is not resampled:
-        axis.plot([resampled["low"], resampled["high"]], [height, height], color=colour, linewidth=0.6, zorder=1)
+        axis.plot([resampled["low"], resampled["high"]], [height - 0.2] * 2, color=colour, linewidth=0.6)
     axis.errorbar(gain["estimate"], height, xerr=_reach_of(gain), color=colour, marker=marker, linestyle="",
                   markersize=7 if main or marker == "*" else 4.5, elinewidth=2 if main else 1)
     axis.annotate(f"{gain['estimate']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})", (1.02, height),
@@ -589,9 +590,10 @@ def confusion_change(found, *, seeds=FEW_SEEDS, labels=EXPRESSIONS, title=""):
         sns.heatmap(change, vmin=-limit, vmax=limit, cmap="PuOr_r", square=True, annot=True, fmt="+.0f", ax=axis,
                     annot_kws={"size": 7}, linewidths=0.5, yticklabels=labels,
                     cbar_kws={"label": "change (points of the true class)", "shrink": 0.8})
+        halo = [withStroke(linewidth=2.4, foreground="white")]  # else a frame cannot be seen on the darkest fields
         for row, column in np.argwhere(clear):
             axis.add_patch(mpl.patches.Rectangle((column + 0.07, row + 0.07), 0.86, 0.86, fill=False, edgecolor="0.1",
-                                                 linewidth=0.9))
+                                                 linewidth=0.9, path_effects=halo))
         for text, bold in zip(axis.texts, clear[np.isfinite(change)], strict=True):
             text.set_weight("bold" if bold else "normal")
         axis.set(xlabel="predicted", ylabel="true",
@@ -605,14 +607,15 @@ def confusion_change(found, *, seeds=FEW_SEEDS, labels=EXPRESSIONS, title=""):
 def calibration(arms, *, origin="real"):
     """How often a classifier is right when it is so and so sure: reliability of a few arms.
 
-    arms : dict arm -> dict as statistics.calibration returns it; at most about four.
+    arms : dict arm -> dict as statistics.calibration returns it; at most about four. Bins of fewer than one in 200
+    predictions are left out.
     origin : "real" or "rendered".
     """
     with _figure(COLUMN * 1.2, 3.2) as (figure, [[axis]]):
         axis.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":", label="as right as sure")
         for position, (arm, found) in enumerate(arms.items()):
             colour, marker, line = _style(arm, position)
-            bins = found["bins"]
+            bins = found["bins"][found["bins"]["share"] >= 0.005]
             axis.errorbar(bins["confidence"] + 0.008 * (position - (len(arms) - 1) / 2), bins["accuracy"],
                           yerr=_reach(bins), color=colour, marker=marker, linestyle=line, elinewidth=0.8,
                           label=f"{arm_title(arm, origin)}\n(ECE {found['ece']['estimate']:.2f}, Brier "
