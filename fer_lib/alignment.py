@@ -25,6 +25,8 @@ FACE_CASCADE = "haarcascade_frontalface_alt2.xml"
 EYE_CASCADE = "haarcascade_eye.xml"
 DETECTION_SIDE = 320
 """Longer side in pixels to which a picture is resized before a face is looked for."""
+CROP_SIDE = 144
+"""Side in pixels to which a cropped face is enlarged before it is looked for in its crop."""
 EYE_SEARCH_SIDE = 160
 """Side in pixels to which a face is resized before its eyes are looked for."""
 
@@ -102,6 +104,23 @@ def find_face(grey, detectors):
         return None
     x, y, side, _ = max(boxes, key=lambda box: (box[2], -box[0], -box[1]))
     return x / scale, y / scale, side / scale
+
+
+def shows_face(images):
+    """In which pictures that are cropped to a face, or should be, the detector finds one: bool [n].
+
+    images : uint8 [n, C, H, W]. A face counts that is seen from the front and at least half as wide as the picture.
+    Around each picture a quarter of it is mirrored, as the detector knows faces with what surrounds them.
+    Raises FerError as `load_detectors`.
+    """
+    cascade, margin = load_detectors().face, CROP_SIDE // 4
+    found = np.zeros(len(images), bool)
+    for index, image in enumerate(images):
+        grey = image[0] if len(image) == 1 else cv2.cvtColor(np.moveaxis(image, 0, 2), cv2.COLOR_RGB2GRAY)
+        large = cv2.resize(grey, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_CUBIC)
+        large = cv2.copyMakeBorder(large, margin, margin, margin, margin, cv2.BORDER_REFLECT)
+        found[index] = len(cascade.detectMultiScale(large, 1.05, 4, minSize=(CROP_SIDE // 2, CROP_SIDE // 2))) > 0
+    return found
 
 
 def find_eyes(grey, box, detectors):

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from fer_lib import engine
+from fer_lib import alignment, engine
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
@@ -21,6 +21,7 @@ from fer_lib.weights import load_generator
 
 log = logging.getLogger(__name__)
 PART = 1024  # images that are compared, or made smaller, at once
+RAREST, DRAWS = 1 / 20, 256  # if after so many identities fewer than this fraction show a face, the search ends
 
 
 def latents(indices, *, seed, latent_size):
@@ -47,6 +48,27 @@ def identities(generator, indices, *, seed, truncation=1.0, batch_size=64):
     parts = [generator(part.to(device), truncation=truncation, noise="fixed").clamp(-1, 1)
              for part in z.split(batch_size)]
     return torch.cat(parts)
+
+
+def identities_with_a_face(generator, n, *, seed, truncation=1.0):
+    """The first n identities of a seed in which a face detector that had no part in the training finds a face.
+
+    generator, seed, truncation : as in `identities`. Returns (which identities these are: list of n ints, their faces
+    as `identities` returns them). Raises FerError where hardly any shows a face.
+    """
+    indices, faces, drawn = [], [], 0
+    while len(indices) < n:
+        if drawn >= DRAWS and len(indices) < RAREST * drawn:
+            raise FerError(f"A face was found in {len(indices)} of {drawn} identities alone: train the identity GAN "
+                           "for longer, or set faces_only to false.")
+        batch = range(drawn, drawn + 64)
+        images = identities(generator, batch, seed=seed, truncation=truncation)
+        found = alignment.shows_face(to_uint8(images))
+        indices += [index for index, seen in zip(batch, found) if seen]
+        faces.append(images[torch.from_numpy(found).to(images.device)])
+        drawn += len(batch)
+    log.info("seed %s: a face was found in %d of %d identities", seed, len(indices), drawn)
+    return indices[:n], torch.cat(faces)[:n]
 
 
 @torch.inference_mode()
@@ -97,21 +119,26 @@ def _checked(generator, intensity):
 
 
 def generate(identity_gan, expression_gan, *, n_identities, seed, truncation=1.0, intensity=1.0,
-             expressions=EXPRESSIONS):
+             expressions=EXPRESSIONS, faces_only=False):
     """A balanced set of generated faces: every identity shows every expression once.
 
     identity_gan, expression_gan : the two generators, on one device.
     n_identities : int. seed : int; identity i of a seed is always the same person.
-    truncation, intensity : see `identities` and `impose`.
+    truncation, intensity : see `identities` and `impose`. faces_only : leave out identities in which no face is found,
+    see `identities_with_a_face`.
     Returns Faces [n_identities * len(expressions)], sorted by identity, with the columns generator_seed,
     truncation and intensity. Raises FerError for fewer than one identity.
     """
     if n_identities < 1:
         raise FerError(f"{n_identities} identities were asked for: ask for at least one.")
-    people = identities(identity_gan, range(n_identities), seed=seed, truncation=truncation)
+    if faces_only:
+        indices, people = identities_with_a_face(identity_gan, n_identities, seed=seed, truncation=truncation)
+    else:
+        indices = range(n_identities)
+        people = identities(identity_gan, indices, seed=seed, truncation=truncation)
     images = torch.stack([impose(expression_gan, people, name, intensity=intensity, seed=seed)
                           for name in expressions], 1)
-    subjects = [f"g{seed}-{index:05d}" for index in range(n_identities)]
+    subjects = [f"g{seed}-{index:05d}" for index in indices]
     rows = [{"id": f"{subject}-{name}", "expression": name, "subject": subject, "domain": "",
              "generator_seed": seed, "truncation": truncation, "intensity": intensity}
             for subject in subjects for name in expressions]
@@ -169,11 +196,12 @@ def reduced(images, size=12):
     return torch.cat([F.adaptive_avg_pool2d(part.float().div(255), size).flatten(1) for part in parts])
 
 
-def make_bank(identity_folder, expression_folder, folder, *, wanted, device="auto"):
+def make_bank(identity_folder, expression_folder, folder, *, wanted, faces_only=False, device="auto"):
     """Write into `folder` the faces that a study draws from.
 
     identity_folder, expression_folder : where the two generator.safetensors lie. wanted : list of dicts n_identities,
         seed, truncation and intensity, see `generate`; those to be judged first, see `standard`.
+    faces_only : see `generate`.
     Raises FerError when none is wanted.
     """
     if not wanted:
@@ -185,7 +213,7 @@ def make_bank(identity_folder, expression_folder, folder, *, wanted, device="aut
         _checked(gans[1], options["intensity"])
     parts = []
     for options in wanted:
-        parts.append(generate(*gans, **options))
+        parts.append(generate(*gans, faces_only=faces_only, **options))
         log.info("generated %d faces of seed %d", len(parts[-1]), options["seed"])
     concatenate(parts).save(folder)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib import (embedding, engine, generation, metrics, referee, selection, statistics, study, training, truth,
-                     weights)
+from fer_lib import (alignment, embedding, engine, generation, metrics, referee, selection, statistics, study, training,
+                     truth, weights)
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 COVERAGE_DRAWS = 40  # repeated draws behind the interval of coverage
 
 
-MEASURES = ("coverage", "truth", "selection", "gan_train", "identity_fid")
-IDENTITY_DRAWS, FACES_PER_DRAW = 10, 1_000  # faces of random identities behind identity_fid_ratio
+MEASURES = ("coverage", "truth", "selection", "gan_train", "identity_fid", "face_found")
+IDENTITY_DRAWS, FACES_PER_DRAW = 10, 1_000  # faces of random identities behind identity_fid_ratio and face_found_share
 
 
 def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measures, seed, keep_share=0.7,
@@ -40,7 +40,8 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
     pool face; "truth", errors against rendered
     expressions and the identity kept (built-in faces only); "selection", labels and coverage after filtering;
     "gan_train", what a classifier learns from generated faces alone; "identity_fid", the Fréchet distance of the
-    identity GAN beside that of the paper's.
+    identity GAN beside that of the paper's; "face_found", in how many of the identity GAN's draws a face detector finds
+    a face.
     seed : of resamples and draws. keep_share : of selection.keep_best.
     gan_train : options of `gan_train_share`.
     Raises FerError for an unknown measure.
@@ -80,6 +81,9 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
     if "identity_fid" in measures:
         shares["identity_fid_ratio"] = identity_fid_ratio(judge, pool, gans["identity"], gans["identity_paper"],
                                                           seed=seed, device=device)
+    if "face_found" in measures:
+        values["face_found"], shares["face_found_share"] = face_found_share(gans["identity"], first, device=device,
+                                                                            **options)
     (Path(folder) / "quality.json").write_text(json.dumps(values | _rounded(shares), indent=2) + "\n",
                                                encoding="utf-8")
 
@@ -90,7 +94,8 @@ def load_quality(folder):
     Returns a dict: selector_thresholds (see referee.Referee), label_fidelity (for `generated` and every test set:
     expression or "all" -> {estimate, low, high}, fractions), fid and kid (in the judge's features, to the pool's six
     expressions), judge, n_generated, neighbours (precision, recall, density, coverage), selection (how many generated
-    faces were kept), and each *_share and *_ratio as {estimate, low, high}.
+    faces were kept), face_found (fractions of identities drawn, and of test faces), and each *_share and *_ratio as
+    {estimate, low, high}.
     """
     return json.loads((Path(folder) / "quality.json").read_text(encoding="utf-8"))
 
@@ -229,6 +234,21 @@ def _fid_of_draw(judge, pool, generator, seed):
     n = min(FACES_PER_DRAW, len(pool))
     images = generation.to_uint8(generation.identities(generator, range(n), seed=seed))
     return metrics.fid(judge, pool, Faces(images, pool.table.iloc[:n].reset_index(drop=True), "generated"))
+
+
+def face_found_share(identity_gan, test, *, seed, resamples=2_000, level=0.95, device="auto"):
+    """How often a face is found in the draws of an identity GAN / in test faces; see alignment.shows_face.
+
+    identity_gan : folder of its generator.safetensors. All draws count, of the full variety, whatever was left out
+    afterwards. Returns (dict generated, test -> fraction, the share). Test faces are resampled by subject.
+    """
+    generator = weights.load_generator(Path(identity_gan) / "generator.safetensors", device=engine.device(device))
+    drawn = generation.to_uint8(generation.identities(generator, range(FACES_PER_DRAW), seed=seed))
+    found = [alignment.shows_face(images).astype(float) for images in (drawn, test.images)]
+    groups = [np.arange(len(drawn)), statistics.cluster_codes(test.subjects, len(test))]
+    rates, rng = [values.mean() for values in found], np.random.default_rng(seed)
+    resampled = [cluster_means(*pair, resamples, rng) for pair in zip(found, groups, strict=True)]
+    return _rounded(dict(zip(("generated", "test"), rates, strict=True))), _share(rates, resampled, level)
 
 
 # ---- what a classifier learns from them -----------------------------------------------------------------

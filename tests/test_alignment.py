@@ -84,6 +84,18 @@ def test_without_a_face_the_central_square_is_kept(detectors):
     assert (crop == picture[:, 30:90]).all()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_crop_shows_a_face_until_its_parts_change_places(channels):
+    crops = np.stack([rendering.render_image(subject, "neutral", 0, "lab", image_size=48) for subject in range(20)])
+    crops, rng = np.moveaxis(crops, 3, 1)[:, :channels], np.random.default_rng(0)
+    blocks = crops.reshape(20, channels, 6, 8, 6, 8).transpose(0, 2, 4, 1, 3, 5).reshape(20, 36, channels, 8, 8)
+    blocks = np.stack([parts[rng.permutation(36)] for parts in blocks])
+    shuffled = blocks.reshape(20, 6, 6, channels, 8, 8).transpose(0, 3, 1, 4, 2, 5).reshape(crops.shape)
+    assert alignment.shows_face(crops).all() and alignment.shows_face(crops[:0]).shape == (0,)
+    assert alignment.shows_face(shuffled).mean() <= 0.1
+    assert not alignment.shows_face(rng.integers(0, 256, crops.shape, np.uint8)).any()
+
+
 def test_an_opencv_without_cascades_is_told_in_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(cv2.data, "haarcascades", str(tmp_path))
     with pytest.raises(FerError, match="has no face cascades: install opencv-python-headless>=4.10,<5"):

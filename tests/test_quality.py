@@ -83,6 +83,16 @@ def test_a_gan_is_as_far_from_the_pool_as_itself(judge, tmp_path, monkeypatch):
     assert found == {"estimate": 1, "low": 1, "high": 1}
 
 
+def test_the_share_of_found_faces_counts_what_the_gan_draws_and_what_the_test_shows(tmp_path, monkeypatch):
+    test = striped_faces(60, seed=4, contrast=150)
+    training.train_identity_gan(test, tmp_path, steps=1, batch_size=4,
+                                image_options={"channel_base": 256, "channel_max": 16, "latent_size": 16})
+    monkeypatch.setattr(quality, "FACES_PER_DRAW", 80)
+    monkeypatch.setattr(quality.alignment, "shows_face", lambda images: np.arange(len(images)) % 4 < len(images) // 40)
+    rates, share = quality.face_found_share(tmp_path, test, seed=0)
+    assert rates == {"generated": 0.5, "test": 0.25} and share["low"] < share["estimate"] == 2 < share["high"]
+
+
 def test_doing_nothing_has_an_error_share_of_one_and_the_truth_of_zero():
     given, true, masks = truth.render_truth([0, 1, 2], takes=2, image_size=32, jobs=1)
     rng = np.random.default_rng(0)

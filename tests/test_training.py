@@ -170,6 +170,25 @@ def test_an_identity_does_not_depend_on_how_many_are_drawn(gans):
     assert (few.table["id"] == many.table["id"][:12]).all()
 
 
+def test_people_without_a_face_are_left_out_and_the_others_stay_who_they_are(gans, monkeypatch):
+    everybody = generation.generate(*gans, n_identities=140, seed=0)
+    people = generation.to_uint8(generation.identities(gans[0], range(140), seed=0))
+    seen = np.median(people.mean((1, 2, 3)))
+    monkeypatch.setattr(generation.alignment, "shows_face", lambda images: images.mean((1, 2, 3)) > seen)
+    few, many = (generation.generate(*gans, n_identities=n, seed=0, faces_only=True) for n in (3, 40))
+    wanted = [f"g0-{index:05d}" for index in np.flatnonzero(people.mean((1, 2, 3)) > seen)]
+    assert list(dict.fromkeys(many.subjects)) == wanted[:40] and list(dict.fromkeys(few.subjects)) == wanted[:3]
+    assert (few.images == many.images[:18]).all()
+    same = everybody.select(everybody.table["subject"].isin(few.subjects).to_numpy())
+    assert np.abs(few.images.astype(int) - same.images).max() <= 1
+
+
+def test_an_identity_gan_that_draws_no_faces_is_told_after_a_while(gans, monkeypatch):
+    monkeypatch.setattr(generation.alignment, "shows_face", lambda images: np.zeros(len(images), bool))
+    with pytest.raises(FerError, match="A face was found in 0 of 256 identities alone: train the identity GAN"):
+        generation.generate(*gans, n_identities=1, seed=0, faces_only=True)
+
+
 def test_a_bank_of_no_faces_is_refused(gans, tmp_path, monkeypatch):
     monkeypatch.setattr(generation, "load_generator", lambda *_, **__: None)
     with pytest.raises(FerError, match="add mixed to arms"):
