@@ -59,13 +59,22 @@ def check_profile(values):
     if not {*names, "blocks", "n_blocks", "headline_ratio"} <= values.keys():
         return
     grid, usual = ({name: values[name] for name in chosen} for chosen in (names, names[-2:]))
-    study.plan_blocks([{}, *values["blocks"]], **grid)  # those that are left for later must be right, too
+    everything = study.plan_blocks([{}, *values["blocks"]], **grid)  # those that are left for later must be right, too
     cells = study.plan_blocks([{}, *values["blocks"][:values["n_blocks"]]], **grid)
     check_plan(cells, n_real=values["n_real"], headline_ratio=values["headline_ratio"], **usual)
-    faint = [cell for cell in cells if study.ARMS[cell.arm].uses_bank and cell.intensity != 1]
+    faint = [cell for cell in everything if study.ARMS[cell.arm].uses_bank and cell.intensity != 1]
     if faint and values.get("expression_method") == "stargan":
         raise FerError(f"The plan asks for expressions of intensity {faint[0].intensity:g}, which StarGAN does not "
                        "have: leave it out, or set expression_method to flow.")
+    few = [cell for cell in everything if cell.arm == "generated" and cell.n_generated < len(EXPRESSIONS)]
+    if few:
+        raise FerError(f"At ratio {few[0].ratio:g} the arm generated has {few[0].n_generated} images for "
+                       f"{len(EXPRESSIONS)} expressions: raise the ratio, or n_real.")
+    if {"study_updates", "study_looks"} <= values.keys() and values["study_updates"] % values["study_looks"]:
+        looks = values["study_looks"]
+        fits = max(1, round(values["study_updates"] / looks)) * looks
+        raise FerError(f"{values['study_updates']} study_updates cannot be looked at {looks} times at even distances: "
+                       f"set study_updates={fits}, or other study_looks.")
     reserve = len(EXPRESSIONS) * values.get("n_train_per_class", float("inf"))
     largest = max(cell.n_real for cell in cells if cell.arm != "generated")
     if largest > reserve:
@@ -317,9 +326,11 @@ def sentences(summary, origin="real"):
     meaning = {"generated": "generated faces alone", "augmented": "classical augmentation alone",
                "mixed_augmented": "both together", "external": "as many of the faces that the GANs learned from"}
     if others:
-        told.append(f"Over the same baseline{' (by analysis of variance)' if few else ''}: " + "; ".join(
-            f"{meaning[name]} {gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f})"
-            for name, gain in others) + ".")
+        by_anova = [gain is not summary["contrasts"][name]["gain_points"] for name, gain in others]
+        told.append(f"Over the same baseline{' (by analysis of variance)' if all(by_anova) else ''}: " + "; ".join(
+            f"{meaning[name]} {gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f}"
+            f"{'; by analysis of variance' if few_of and not all(by_anova) else ''})"
+            for (name, gain), few_of in zip(others, by_anova, strict=True)) + ".")
     bound = summary["upper_bound"]
     told.append(f"More than {bound['ratio']:.1f} for each ({bound['low']:.1f} to {bound['high']:.1f}) did not help "
                 "further." if bound["identified"]

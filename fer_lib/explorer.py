@@ -364,14 +364,17 @@ class Explorer:
 
     def show(self):
         """The explorer as one widget, to be displayed by a notebook's cell."""
-        note = widgets.HTML(f"{explorer_drawing.CSS}<p><b>All faces here are generated; no such person exists.</b> "
-                            f"The two networks learned from {WHAT.get(self.origin, self.origin)}.</p>")
+        near = f"the nearest face of the pool, which is {self.pool.origin}, and " if self._shows_nearest() else ""
+        note = widgets.HTML(f"{explorer_drawing.CSS}<p><b>Generated faces: no such person exists.</b> All here are, "
+                            f"but for {near}a photo of yours. The two networks learned from "
+                            f"{WHAT.get(self.origin, self.origin)}.</p>")
         seeds, sliders = (widgets.Box(part, layout=ROW) for part in (
             [self.seed, self.another, self.other], [self.mix, self.truncation, self.intensity]))
         seen = [(self.face, self.face_caption)]
         seen += [(self.judged, self.kept)] if self.referee is not None else []
-        seen += [(self.change, self.regions)] + (
-            [(self.nearest, self.nearest_caption)] if self.pool is not None else [])
+        seen += [(self.change, self.regions)]
+        if self.pool is not None:
+            seen += [(self.nearest, self.nearest_caption) if self._shows_nearest() else (self.nearest_caption,)]
         large = widgets.GridBox([widgets.VBox(pair, layout=STILL) for pair in seen], layout=LARGE)
         row = _titled(self.tiles, COLUMNS)
         steps = _titled(self.steps, [f"{value:g}" for value in RISING])
@@ -461,11 +464,16 @@ class Explorer:
             return "Your photo, changed by the expression GAN"
         return who(self.seed.value, self.other.value, self.mix.value)
 
+    def _shows_nearest(self):
+        """Whether the nearest face of the pool is shown: never a photograph, of which the distance is told alone."""
+        return self.pool is not None and self.pool.origin != "real"
+
     def _show_nearest(self):
         if self.pool is None:
             return
         near, distance, usual = nearest(self.pictures[:1], self.pool)
-        self.nearest.value = png(near[0], side=BIG)
+        if self._shows_nearest():
+            self.nearest.value = png(near[0], side=BIG)
         self.nearest_caption.value = (f"nearest {self.pool.origin} face of the pool: distance {distance:.3f}, "
                                       f"usual between people of the pool {usual:.3f}")
         self.nearest.tooltip = self.nearest_caption.value

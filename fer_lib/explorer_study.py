@@ -126,13 +126,13 @@ def _plain(table, usual=None):
     return table[rows]
 
 
-def options(table, **chosen):
+def options(table, *, usual=None, **chosen):
     """What can still be chosen once some is chosen: dict of lists test_set, arm, n_real, ratio, in that order.
 
-    table : ratio_study.csv. chosen : values of the same names; each narrows those after it. One that does not exist
-    together with those before it is left out of account.
+    table : ratio_study.csv. usual : as in `_plain`. chosen : values of the same names; each narrows those after it. One
+    that does not exist together with those before it is left out of account.
     """
-    rows, found = _plain(table), {}
+    rows, found = _plain(table, usual), {}
     for name in ("test_set", "arm", "n_real", "ratio"):
         values = list(dict.fromkeys(rows[name]))
         found[name] = values if name in ("test_set", "arm") else sorted(values)
@@ -157,12 +157,12 @@ class Choice:
     baseline: str | None
 
 
-def choose(table, *, test_set, arm, n_real, ratio):
-    """Choice of one test set, arm, number of real images and ratio.
+def choose(table, *, test_set, arm, n_real, ratio, usual=None):
+    """Choice of one test set, arm, number of real images and ratio; usual : as in `_plain`.
 
     Raises FerError where no classifier is of that kind.
     """
-    near = main_rows(table, {}, n_real=n_real)
+    near = main_rows(table, {"usual": usual}, n_real=n_real)
     near = near[near["test_set"] == test_set].sort_values("train_seed", kind="stable")
     alone = near[(near["arm"] == arm) & (near["ratio"] == ratio)]
     if alone.empty:
@@ -238,6 +238,7 @@ def finding(summary, test_set):
     """
     found = summary["test_sets"][test_set]
     gained, bound = trusted(found["main_contrast"]), found["upper_bound"]
+    alone = ", one seed alone: how much others would change is not known" * (found["main_contrast"]["seeds"] < 2)
     upper = "no ratio can be named beyond which more does not help"
     if bound["identified"]:
         upper = (f"beyond a ratio of {bound['ratio']:.1f} ({bound['low']:.1f} to {bound['high']:.1f}) "
@@ -246,7 +247,7 @@ def finding(summary, test_set):
         upper = f"beyond a ratio of {bound['at_most']:.1f}, or fewer, more does not help"
     return (f"Test set {test_set}: {summary['headline_ratio']:g} generated images for each "
             f"{summary['trained_on']['real']} one change the accuracy by {gained['estimate']:+.1f} points "
-            f"({gained['low']:+.1f} to {gained['high']:+.1f}); {upper}.")
+            f"({gained['low']:+.1f} to {gained['high']:+.1f}{alone}); {upper}.")
 
 
 # ---- the widgets ---------------------------------------------------------------------------------------
@@ -312,7 +313,7 @@ class StudyTab:
         """Offer what exists together; keep what is chosen where it still exists, and else take what is closest."""
         self.filling, chosen = True, {}
         for name, control in self.controls.items():
-            values = options(self.table, **chosen)[name]
+            values = options(self.table, usual=self.summary.get("usual"), **chosen)[name]
             chosen[name] = _closest(wanted.get(name, control.value), values)
             offered = tuple((self._told(name, value), value) for value in values)
             if control.options != offered:
@@ -329,7 +330,8 @@ class StudyTab:
 
     def draw(self):
         """Everything anew from the controls' values."""
-        choice = choose(self.table, **{name: control.value for name, control in self.controls.items()})
+        choice = choose(self.table, usual=self.summary.get("usual"),
+                        **{name: control.value for name, control in self.controls.items()})
         told = html.escape(sentence(choice, origin=self.origin))
         self.sentence.value = f'<p role="status">{told}</p>'
         self._draw_curve(choice, told)

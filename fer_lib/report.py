@@ -16,6 +16,7 @@ from PIL import Image
 
 from fer_lib import notebooks as nb
 from fer_lib import paths
+from fer_lib.errors import FerError
 from fer_lib.intervals import trusted
 
 FIGURES = {
@@ -103,7 +104,8 @@ def verdicts(summary, origin):
     told = []
     for name, test in summary.get("test_sets", {}).items():
         gain, ratio = trusted(test["main_contrast"]), summary["headline_ratio"]
-        effect = "helped" if gain["low"] > 0 else "did harm" if gain["high"] < 0 else "neither help nor harm was shown"
+        effect = ("cannot be told from one seed" if test["main_contrast"]["seeds"] < 2 else "helped" if gain["low"] > 0
+                  else "did harm" if gain["high"] < 0 else "neither help nor harm was shown")
         told.append({"test_set": name, "n_test": test["n_test"], "effect": effect, "gain": gain,
                      "relative": test["gain_relative"], "without": test["real_accuracy"]["estimate"],
                      "text": f"{ratio:g} generated faces for each {origin} one",
@@ -156,8 +158,8 @@ def regions(generators):
 def sweeps(results):
     """{parameter: rows} of every sweep_<parameter>_summary.csv."""
     found = sorted(results.glob("sweep_*_summary.csv"))
-    return {path.stem.removeprefix("sweep_").removesuffix("_summary"): pd.read_csv(path).to_dict("records")
-            for path in found}
+    return {path.stem.removeprefix("sweep_").removesuffix("_summary"):
+            _read(path, lambda path=path: pd.read_csv(path)).to_dict("records") for path in found}
 
 
 def missing(results):
@@ -240,13 +242,21 @@ def words(name):
 
 
 def _json(path):
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return _read(path, lambda: json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _read(path, read):
+    try:
+        return read()
+    except ValueError as error:  # the parsers' errors are such
+        raise FerError(f"{path.name} of {path.parent.name} is damaged ({error}): restore it, or run the notebook that "
+                       "writes it again.") from error
 
 
 def _table(path):
     """{"columns", "rows"} of a CSV with fractions rounded, or None."""
     if not path.is_file():
         return None
-    table = pd.read_csv(path)
+    table = _read(path, lambda: pd.read_csv(path))
     return {"columns": list(table.columns), "rows": [[f"{cell:.3g}" if isinstance(cell, float) else str(cell)
                                                       for cell in row] for row in table.astype(object).to_numpy()]}

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
@@ -384,11 +385,15 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     inputs = {"train": train, "validation": validation, "generated": generated, "pool": pool,
               **{f"test_{name}": faces for name, faces in tests.items()}}
     inputs = {name: faces for name, faces in inputs.items() if faces is not None}
+    for name, faces in inputs.items():
+        if faces.images.shape[1:] != train.images.shape[1:]:
+            raise FerError(f"The pictures of {name} are {_size(faces)}, those of train {_size(train)}: read both with "
+                           "the same image_size and channels.")
     for name in tests:
         classifier.check_six_classes(inputs[f"test_{name}"], f"the test set {name}")
     training = training | {"updates": updates, "looks": looks, "authors_mode": authors_mode}
     for cell in cells:
-        training_set(_sources(inputs), cell)
+        classifier.check_six_classes(training_set(_sources(inputs), cell)[0], f"the training set of {cell.name}")
     folder, device = Path(folder), engine.device(device)
     store = store and str(Path(store) / runs.code_fingerprint(["fer_lib.study"])[:16])
     tasks = [_Task(cell, str(folder), str(device), tuple(tests), training, key, store)
@@ -404,6 +409,11 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
         shutil.rmtree(folder / "inputs")
     rows = [row for task in tasks for row in _finished(task)["rows"]]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _size(faces):
+    channels, height, width = faces.images.shape[1:]
+    return f"{width} x {height} pixels in {'grey' if channels == 1 else 'colour'}"
 
 
 @dataclass(frozen=True)
@@ -636,7 +646,7 @@ def _save_result(task, rows, history, probabilities):
 def _taken_from_store(task):
     """Copy a cell's result from the store, where it has it; returns whether it had."""
     kept = task.store and Path(task.store, f"{task.key}.json")
-    if not kept or not kept.is_file():
+    if not kept or _result(kept) is None:
         return False
     task.path.parent.mkdir(parents=True, exist_ok=True)
     _copy_result(kept, task.path)
@@ -652,12 +662,18 @@ def _copy_result(source, target):
 
 
 def _finished(task):
-    """The kept result of a cell, or None when it is absent or belongs to other data or options."""
+    """The kept result of a cell, or None when it is absent, damaged, or belongs to other data or options."""
+    result = _result(task.path)
+    return result if result and result["key"] == task.key else None
+
+
+def _result(path):
+    """What a result's .json file holds, or None where it, or the .npz file beside it, is absent or damaged."""
     try:
-        result = json.loads(task.path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    return result if result["key"] == task.key else None
+    return found if zipfile.is_zipfile(path.with_suffix(".npz")) else None
 
 
 # ---- reading it ----------------------------------------------------------------------------------------

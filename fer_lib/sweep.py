@@ -21,6 +21,7 @@ import pandas as pd
 from fer_lib import batch, profiles, runs
 from fer_lib import notebooks as nb
 from fer_lib.errors import FerError
+from fer_lib.intervals import trusted
 
 MAIN_TABLE = "ratio_study"
 """The table whose joined rows become sweep_<name>.csv; others become sweep_<name>_<table>.csv."""
@@ -182,10 +183,13 @@ def _tables(steps, name):
 
 
 def gains(summary):
-    """One row per test set of a summary.json: accuracy without generated faces, and the gain at the headline ratio."""
+    """One row per test set of a summary.json: accuracy without generated faces, and the gain at the headline ratio.
+
+    Its interval is the one to be trusted, see intervals.trusted.
+    """
     rows = []
     for test_set, found in summary["test_sets"].items():
-        gain = found["gain_points"]
+        gain = trusted(found["main_contrast"])
         rows.append({"test_set": test_set, "n_test": found["n_test"],
                      "accuracy_without": found["real_accuracy"]["estimate"], "ratio": summary["headline_ratio"],
                      "gain_points": gain["estimate"], "low": gain["low"], "high": gain["high"]})

@@ -58,7 +58,12 @@ def test_a_plan_without_its_answer_is_refused_before_it_is_trained(options, mess
                                              ({"blocks": [{"arms": ["mixed_filtered"], "intensity": 0.6}]},
                                               "mixed_filtered"),
                                              ({"expression_method": "stargan", "blocks": [{"intensity": 0.6}]},
-                                              "which StarGAN does not have")])
+                                              "which StarGAN does not have"),
+                                             ({"expression_method": "stargan", "blocks": [{"intensity": 0.6}],
+                                               "n_blocks": 0}, "which StarGAN does not have"),  # the bank has all
+                                             ({"arms": ["real_long", "mixed", "generated"], "ratios": [0.02, 5]},
+                                              "At ratio 0.02 the arm generated has 2 images"),
+                                             ({"study_updates": 350, "study_looks": 20}, "set study_updates=360")])
 def test_a_profile_whose_study_would_fail_is_refused_before_anything_is_trained(change, message):
     values = {"arms": ["real_long", "mixed"], "ratios": [5.0], "headline_ratio": 5.0, "n_real": 120, "n_seeds": 3,
               "blocks": [], "n_blocks": 99, "intensity": 1.0, "truncation": 1.0, "n_train_per_class": 60}
@@ -76,6 +81,20 @@ def test_one_seed_has_an_answer_that_says_what_it_cannot_tell():
     told = answer.sentences({"main_contrast": main, "headline_ratio": 5.0, "test_set": "lab", "contrasts": {},
                              "upper_bound": {"identified": False}})
     assert "cannot be told" in told[0] and "analysis of variance" not in told[0] and "may change" in told[0]
+
+
+def test_only_intervals_by_analysis_of_variance_are_called_so():
+    def gain(seeds, low):
+        return {"seeds": seeds, "accuracy": 0.5, "baseline_accuracy": 0.4, "baseline": "real_long",
+                "gain_points": {"estimate": 10.0, "low": low, "high": 18.0},
+                "gain_relative": {"estimate": None, "low": None, "high": None},
+                "gain_points_anova": {"estimate": 10.0, "low": 4.0, "high": 16.0, "p": 0.1}}
+    found = {"main_contrast": gain(8, 2.0), "headline_ratio": 5.0, "test_set": "lab",
+             "contrasts": {"generated": gain(8, 2.0), "augmented": gain(3, 2.0)}, "upper_bound": {"identified": False}}
+    told = answer.sentences(found)[1]
+    assert "(+2.0 to +18.0); " in told and "(+4.0 to +16.0; by analysis of variance)" in told
+    found["contrasts"].pop("generated")
+    assert "baseline (by analysis of variance): " in answer.sentences(found)[1]
 
 
 @pytest.mark.parametrize("seeds, anova, words", [(3, (-1, 20), "do not clearly change"), (3, (1, 19), "raise"),

@@ -17,6 +17,7 @@ from conftest import command_line
 from test_classifier import striped_faces
 from fer_lib import explorer, explorer_drawing, explorer_study, intervals, paths, plots, runs, statistics, study
 from fer_lib.errors import FerError
+from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow, stargan, stylegan2
 
@@ -292,6 +293,15 @@ def test_the_nearest_face_of_the_pool_is_shown_with_its_distance(gans):
     near, distance, usual = explorer.generation.nearest_faces(app.pictures[:1], pool)
     assert app.nearest.value == explorer.png(near[0], side=explorer.BIG)
     assert f"{distance:.3f}" in app.nearest_caption.value and f"{usual:.3f}" in app.nearest_caption.value
+    assert app.nearest in list(every(app.show())) and "which is rendered" in texts(app.show())
+
+
+def test_a_photograph_of_the_pool_is_not_shown_but_its_distance_is(gans):
+    pool = striped_faces(24, seed=2)
+    app = explorer.Explorer(*gans, origin="real", pool=Faces(pool.images, pool.table, "real"))
+    shown = list(every(app.show()))
+    assert app.nearest not in shown and not app.nearest.value and app.nearest_caption in shown
+    assert "nearest real face of the pool: distance" in app.nearest_caption.value
 
 
 def upload(app, data):
@@ -540,6 +550,19 @@ def test_only_what_exists_together_can_be_chosen(table_and_summary):
     tab.arm.value = "mixed"
     tab.n_real.value = 120
     assert tab.ratio.value == 5 and [ratio for _, ratio in tab.ratio.options] == [5]
+
+
+def test_a_study_of_another_intensity_shows_its_own_classifiers_beside_a_block_of_full_intensity(table_and_summary):
+    table, summary = table_and_summary
+    faint = table.assign(intensity=table["intensity"].where(table["n_generated"] == 0, 0.6))
+    both = pd.concat([faint, table[table["n_generated"] > 0]], ignore_index=True)
+    both.loc[(both["intensity"] == 1) & (both["n_generated"] > 0), "accuracy"] = 0.0
+    wanted = dict(test_set="lab", arm="mixed", n_real=60, ratio=5)
+    assert set(explorer_study.choose(both, **wanted).alone["intensity"]) == {1}
+    assert set(explorer_study.choose(both, usual={"intensity": 0.6}, **wanted).alone["intensity"]) == {0.6}
+    tab = explorer_study.StudyTab(explorer.explorer_study.Study(both, summary | {"usual": {"intensity": 0.6}}),
+                                  profile="x")
+    assert "0.0 %" not in tab.sentence.value
 
 
 def test_what_does_not_exist_is_told_in_one_sentence(table_and_summary):

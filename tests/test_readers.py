@@ -1,6 +1,7 @@
 """Laws of the readers, on tiny copies of each data set's published layout."""
 
 import csv
+import os
 import shutil
 import zipfile
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_lib import readers, runs
+from fer_lib import paths, readers, runs
 from fer_lib.errors import FerError
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
@@ -480,6 +481,15 @@ def test_oulu_casia_as_published_keeps_visible_light_alone(tmp_path):
     infrared, _ = readers.read("oulu_casia", tmp_path / "OriginalImg", **SMALL, bands=("NI",))
     assert set(infrared.table["band"]) == {"NI"}
     assert set(readers.read("oulu_casia", tmp_path / "OriginalImg" / "NI", **SMALL)[0].table["band"]) == {"NI"}
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"b\xe9.png")).touch()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(FerError, match="name of the file 'b.udce9.png' is not UTF-8: rename it"):
+        paths.files_below(tmp_path)
 
 
 def test_links_to_folders_are_followed_unless_they_lead_back(tmp_path):

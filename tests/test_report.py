@@ -12,6 +12,7 @@ from PIL import Image
 
 import run_all
 from fer_lib import report, runs
+from fer_lib.errors import FerError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FINISHED = sorted(path.parent.name for path in (REPOSITORY / "results").glob("*/summary.json"))
@@ -121,6 +122,20 @@ def test_the_verdict_follows_the_interval(project, low, high, words):
         interval = {"estimate": (low + high) / 2, "low": low, "high": high}
         test["main_contrast"] |= {"seeds": 3, "gain_points_anova": interval, "gain_points": None}
     assert {verdict["effect"] for verdict in report.verdicts(summary, "real")} == {words}
+
+
+def test_one_seed_has_no_verdict(project):
+    summary = json.loads((project / "results" / "demo" / "summary.json").read_text())
+    for test in summary["test_sets"].values():
+        test["main_contrast"]["seeds"] = 1
+    assert {verdict["effect"] for verdict in report.verdicts(summary, "real")} == {"cannot be told from one seed"}
+
+
+@pytest.mark.parametrize("name, content", [("summary.json", '{"test_sets": '), ("parts.csv", "")])
+def test_a_damaged_file_is_named(project, name, content):
+    (project / "results" / "demo" / name).write_text(content)
+    with pytest.raises(FerError, match=f"{name} of demo is damaged .*restore it"):
+        page_of(project, "demo")
 
 
 def test_numbers_on_the_page_are_those_of_the_results(project):

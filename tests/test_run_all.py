@@ -396,6 +396,15 @@ def test_a_sweep_joins_the_tables_and_leaves_the_profile_as_it_was(sweeping):
     assert code == 0 and "nothing was repeated" in out
 
 
+def test_the_gains_of_a_sweep_have_the_interval_to_be_trusted():
+    main = {"seeds": 3, "gain_points": {"estimate": 6.0, "low": 2.0, "high": 11.0},
+            "gain_points_anova": {"estimate": 6.0, "low": -1.0, "high": 13.0, "p": 0.08}}
+    found = {"n_test": 60, "real_accuracy": {"estimate": 0.6}, "main_contrast": main}
+    for seeds, low in ((3, -1.0), (8, 2.0)):
+        tests = {"lab": found | {"main_contrast": main | {"seeds": seeds}}}
+        assert sweep.gains({"headline_ratio": 5, "test_sets": tests})["low"].tolist() == [low]
+
+
 def test_a_swept_value_does_not_hide_what_a_table_says_of_its_rows(sweeping):
     table = TABLE.replace("'text': [text]", "'text': [text, 'other']").replace("[made]", "[made, 0]")
     sweeping.change("02_second", SECOND | {"## Save": table})

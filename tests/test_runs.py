@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_lib import engine, faces, runs
+from fer_lib import engine, faces, paths, runs
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 
@@ -175,3 +175,11 @@ def test_names_that_are_no_text_are_refused(column, values):
     table[column] = values
     with pytest.raises(FerError, match=f"The column {column} of a table of faces holds text alone"):
         Faces(np.zeros((2, 1, 8, 8), np.uint8), table, "real")
+
+
+def test_a_relative_output_is_the_same_folder_wherever_a_process_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("FER_OUTPUT", "../mine")
+    monkeypatch.chdir(tmp_path)
+    assert paths.output_root() == paths.REPOSITORY.parent / "mine"
+    monkeypatch.delenv("FER_OUTPUT")
+    assert paths.output_root() == paths.REPOSITORY

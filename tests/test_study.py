@@ -398,6 +398,31 @@ def test_a_result_of_other_options_or_data_does_not_count(finished, tmp_path):
     assert run(tmp_path, cells=one, max_epochs=2)["updates"].iloc[0] == 2
 
 
+@pytest.mark.parametrize("suffix, left", [(".json", 0), (".json", 20), (".npz", None), (".npz", 100)])
+def test_a_damaged_result_is_made_again(tmp_path, suffix, left):
+    one = study.plan(["real"], [0], 12, [0])
+    table = run(tmp_path, cells=one).drop(columns="seconds")
+    path = tmp_path / f"{one[0].name}{suffix}"
+    path.write_bytes(path.read_bytes()[:left or 0])
+    if left is None:
+        path.unlink()
+    assert run(tmp_path, cells=one).drop(columns="seconds").equals(table)
+    assert study.predictions(tmp_path, one[0])["lab"].shape == (24, 6)
+
+
+def test_pictures_of_another_size_are_refused_before_anything_is_trained(tmp_path):
+    wide = Faces(BANK.images.repeat(2, 3).repeat(2, 2), BANK.table, BANK.origin)
+    with pytest.raises(FerError, match="The pictures of generated are .* pixels in grey, those of train"):
+        run(tmp_path, generated=wide)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_arm_with_too_few_images_for_all_expressions_is_named_before_anything_is_trained(tmp_path):
+    with pytest.raises(FerError, match="the training set of generated_r0.25"):
+        run(tmp_path, cells=study.plan(["real_long", "generated"], [0.25], 12, [0]))
+    assert not list(tmp_path.iterdir())
+
+
 def test_predictions_agree_with_the_table(finished):
     folder, table = finished
     cells = study.plan(["real", "mixed"], [0, 1], 12, [0, 1])
