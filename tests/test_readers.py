@@ -252,6 +252,15 @@ def test_the_table_of_fer2013_is_found_among_others(tmp_path):
         readers.read_fer2013(tmp_path, align=True)
 
 
+def test_a_label_of_fer2013s_table_that_is_not_studied_is_left_out_and_counted(tmp_path):
+    def contempt_first(rows):
+        rows[0][0] = "contempt"
+    whole, _ = readers.read_fer2013(fer2013_csv(tmp_path / "whole.csv"))
+    faces, notes = readers.read_fer2013(fer2013_csv(tmp_path / "fer2013.csv", change=contempt_first))
+    assert notes["contempt left out"] == 1 and len(faces) == len(whole) - 1
+    assert (faces.images == whole.images[1:]).all() and (faces.codes == whole.codes[1:]).all()
+
+
 def test_parts_of_fer2013_can_be_chosen(tmp_path):
     faces, notes = readers.read_fer2013(
         fer2013_csv(tmp_path / "fer2013.csv"), usages=("PublicTest", "PrivateTest")

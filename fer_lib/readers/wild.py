@@ -45,7 +45,8 @@ def read_fer2013(root, *, image_size=48, channels=1, align=False, usages=None):
         notes, rows = _part_label_rows(source, usages)
         return images.gather(source, rows, image_size=image_size, channels=channels, align=align, notes=notes)
     pixels, rows, notes = _read_pixel_table(source, table, usages)
-    images.keep_studied(rows, notes=notes, root=source.root / table)
+    pixels = pixels[[row["expression"] not in labels.LEFT_OUT for row in rows]]
+    rows = images.keep_studied(rows, notes=notes, root=source.root / table)
     return images.make_faces(_resize(pixels, image_size, channels), rows, notes=notes)
 
 
