@@ -362,13 +362,14 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     cells : list of Cell. train : Faces, the reserve that real images are drawn from.
     validation : Faces on which every arm stops early: always real (or rendered) ones.
     generated : Faces, the bank, with the column generator_seed; None when no arm needs it.
-    tests : dict name -> Faces; nothing is chosen by looking at them.
+    tests : dict name -> Faces; nothing is chosen by looking at them. A name is neither "file" nor has : or / in it.
     pool : Faces that the GANs were trained on, for the arm `external`. kept : bool [len(generated)], for the arm
         `mixed_filtered`.
     updates : of cells that stop after a number of updates, the same for every arm, ratio and n_real. looks : how
         often, evenly, the validation part is looked at meanwhile; the look of the highest accuracy is kept.
     authors_mode : of cells that stop as in the paper, keep also what the authors' `QUIRKS` would have predicted.
-    folder : where each cell's result is kept as it finishes; a second call trains only what is missing.
+    folder : where each cell's result is kept as it finishes; a second call trains only what is missing. Two calls at
+        once need two folders.
     jobs : worker processes on a CPU; on a GPU there is only this process.
     ensemble : how many cells are trained together (see ensemble.train), None for `ENSEMBLE` on a GPU and 1 on a CPU.
         Draws of dropout and augmentation depend on the company, so that another number gives results that differ as
@@ -385,6 +386,9 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
     inputs = {"train": train, "validation": validation, "generated": generated, "pool": pool,
               **{f"test_{name}": faces for name, faces in tests.items()}}
     inputs = {name: faces for name, faces in inputs.items() if faces is not None}
+    unfit = [name for name in tests if name == "file" or set(name) & set(":/")]
+    if unfit:
+        raise FerError(f"A test set cannot be called {unfit[0]!r}: give it a name without : and /, and not file.")
     for name, faces in inputs.items():
         if faces.images.shape[1:] != train.images.shape[1:]:
             raise FerError(f"The pictures of {name} are {_size(faces)}, those of train {_size(train)}: read both with "

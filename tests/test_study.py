@@ -417,6 +417,12 @@ def test_pictures_of_another_size_are_refused_before_anything_is_trained(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["file", "a:b", "a/b"])
+def test_a_test_set_whose_name_cannot_be_kept_is_refused(tmp_path, name):
+    with pytest.raises(FerError, match=f"A test set cannot be called '{name}'"):
+        study.run([cell("real", 0)], train=POOL, validation=POOL, generated=None, tests={name: POOL}, folder=tmp_path)
+
+
 def test_an_arm_with_too_few_images_for_all_expressions_is_named_before_anything_is_trained(tmp_path):
     with pytest.raises(FerError, match="the training set of generated_r0.25"):
         run(tmp_path, cells=study.plan(["real_long", "generated"], [0.25], 12, [0]))
