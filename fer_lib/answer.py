@@ -329,8 +329,8 @@ def sentences(summary, origin="real"):
         by_anova = [gain is not summary["contrasts"][name]["gain_points"] for name, gain in others]
         told.append(f"Over the same baseline{' (by analysis of variance)' if all(by_anova) else ''}: " + "; ".join(
             f"{meaning[name]} {gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f}"
-            f"{'; by analysis of variance' if few_of and not all(by_anova) else ''})"
-            for (name, gain), few_of in zip(others, by_anova, strict=True)) + ".")
+            f"{'; by analysis of variance' if anova and not all(by_anova) else ''})"
+            for (name, gain), anova in zip(others, by_anova, strict=True)) + ".")
     bound = summary["upper_bound"]
     told.append(f"More than {bound['ratio']:.1f} for each ({bound['low']:.1f} to {bound['high']:.1f}) did not help "
                 "further." if bound["identified"]

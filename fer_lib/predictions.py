@@ -3,6 +3,7 @@
     python -m fer_lib.predictions built_in_study    # a finished run's answers -> results/built_in_study/predictions.npz
     python -m fer_lib.predictions built_in_study --summary
         # results/built_in_study/summary.json anew from it, without training
+    python -m fer_lib.predictions fer2013_faces_only --against fer2013_muon    # the gain over another study's faces
     predictions.analyse("results/built_in_study")   # the same from Python
 """
 
@@ -15,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib import answer, data, paths, profiles, runs, study
+from fer_lib import answer, data, intervals, paths, profiles, runs, study
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
 
 # what is kept of a test image, where it is known; never its pixels
 KNOWN = ("id", "expression", "subject", "intensity")
+KIND = ("arm", "n_real", "ratio", "weight", "intensity", "truncation", "stopping")
+"""What classifiers share that differ in their seeds alone."""
 
 
 def pack(cells, folder, tests):
@@ -92,20 +95,76 @@ def analyse(results, **options):
     Returns a dict, see answer.analyse. Raises FerError when a file is missing.
     """
     results = Path(results)
-    missing = [name for name in ("ratio_study.csv", "summary.json", "predictions.npz")
-               if not (results / name).is_file()]
-    if missing:
-        raise FerError(f"{missing[0]} is missing in {results}: run the profile's notebooks, then "
-                       f"python -m fer_lib.predictions {results.name}.")
-    table = pd.read_csv(results / "ratio_study.csv")
+    _check_present(results, "ratio_study.csv", "summary.json", "predictions.npz")
     before = json.loads((results / "summary.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        tests = unpack(results / "predictions.npz", folder)
-        _check_same(table, folder, tests)
+        table, tests = _opened(results, folder)
         options = {"usual": before.get("usual"), "n_real": before["n_real"], "reserve": _reserve(results),
                    "headline_ratio": before["headline_ratio"]} | options
         found = answer.analyse(table, study.cells_of(table), folder, tests, **options)
     return found | {"trained_on": before["trained_on"]}
+
+
+def compare(results, other):
+    """What a study's classifiers get right more often than those of another with the same plan, seeds and test images.
+
+    results, other : folders results/<profile> with ratio_study.csv and predictions.npz.
+    Returns a DataFrame, one row for each test set and kind of classifier (`KIND`) that both hold and that answered
+    differently: seeds (those that both have), other_accuracy, accuracy, gain_points, low, high and p of
+    intervals.paired_gain, anova_low, anova_high.
+    Raises FerError when a file is missing, the test images are not the same, or the studies have nothing in common.
+    """
+    folders, rows = [Path(results), Path(other)], []
+    for folder in folders:
+        _check_present(folder, "ratio_study.csv", "predictions.npz")
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        (table, tests), (others, others_tests) = map(_opened, folders, (first, second))
+        known = set(study.cells_of(others))
+        shared = [cell for cell in study.cells_of(table) if cell in known]
+        names = [name for name in tests if name in others_tests]
+        if not shared or not names:
+            raise FerError(f"{folders[0].name} and {folders[1].name} have no classifier, or no test set, in common: "
+                           "compare studies with the same plan.")
+        for name in names:
+            if not tests[name].table.equals(others_tests[name].table):
+                raise FerError(f"The images of the test set {name} differ between {folders[0].name} and "
+                               f"{folders[1].name}: compare studies with the same data and data_seed.")
+        for kind, cells in _by_kind(shared):
+            for name in names:
+                mine, theirs = (np.stack([study.predictions(folder, cell)[name].argmax(1) == tests[name].codes
+                                          for cell in cells]) for folder in (first, second))
+                if (mine != theirs).any():
+                    rows.append({"test_set": name, **kind, "seeds": len(cells)} | _gained(theirs, mine, tests[name]))
+    return pd.DataFrame(rows)
+
+
+def _by_kind(cells):
+    """Pairs of (dict of what is in `KIND`, the cells of that kind in the order of their seeds)."""
+    found = {}
+    for cell in sorted(cells, key=lambda cell: (cell.split_seed, cell.generator_seed, cell.train_seed)):
+        found.setdefault(tuple(getattr(cell, name) for name in KIND), []).append(cell)
+    return [(dict(zip(KIND, kind, strict=True)), cells) for kind, cells in found.items()]
+
+
+def _gained(theirs, mine, test):
+    gain = intervals.paired_gain(theirs, mine, clusters=test.subjects)
+    return {"other_accuracy": theirs.mean(), "accuracy": mine.mean(), "gain_points": gain["points"]["estimate"],
+            "low": gain["points"]["low"], "high": gain["points"]["high"], "p": gain["p"],
+            "anova_low": gain["anova"]["low"], "anova_high": gain["anova"]["high"]}
+
+
+def _check_present(results, *names):
+    missing = [name for name in names if not (results / name).is_file()]
+    if missing:
+        raise FerError(f"{missing[0]} is missing in {results}: run the profile's notebooks, then "
+                       f"python -m fer_lib.predictions {results.name}.")
+
+
+def _opened(results, folder):
+    """(ratio_study.csv as a DataFrame, dict test set -> Faces without pixels) of `results`, its answers in `folder`."""
+    table, tests = pd.read_csv(results / "ratio_study.csv"), unpack(results / "predictions.npz", folder)
+    _check_same(table, folder, tests)
+    return table, tests
 
 
 def _reserve(results):
@@ -132,8 +191,13 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("profile", help="a profile whose notebook 06 is finished")
     parser.add_argument("--summary", action="store_true", help="write summary.json anew from what was kept")
+    parser.add_argument("--against", metavar="PROFILE", help="tell the gain over the same classifiers of that profile")
     options = parser.parse_args(arguments)
     try:
+        if options.against:
+            table = compare(*(paths.results_folder(name) for name in (options.profile, options.against)))
+            print("every answer is the same" if table.empty else table.round(3).to_string(index=False))
+            return 0
         profiles.read_profile(options.profile, folder=paths.PARAMS)  # before folders are made for one that is not there
         workspace = runs.open_workspace(options.profile, step="summary" if options.summary else "predictions")
         if options.summary:

@@ -197,6 +197,32 @@ def test_the_answer_can_be_had_again_from_what_is_kept(found, tmp_path, profile)
     assert predictions.main(["mine", "--summary"]) == 1 and written.read_text() == before  # answers of another study
 
 
+def test_two_studies_are_compared_classifier_by_classifier(found, tmp_path, profile, capsys):
+    cells, table, folder, tests, _ = found
+    packed = predictions.pack(cells, folder, tests)
+    changed = {key for key in packed if key.startswith("mixed_r1_w1_n24") and key.endswith("/lab")}
+    better = {key: np.eye(6, dtype=np.float16)[tests["lab"].codes] if key in changed else values
+              for key, values in packed.items()}
+    right, lab = table.copy(), table["test_set"] == "lab"
+    right.loc[lab, "accuracy"] = [1.0 if f"{cell.name}/lab" in changed else accuracy for cell, accuracy in zip(
+        study.cells_of(table[lab]), table.loc[lab, "accuracy"], strict=True)]
+    for name, rows, arrays in (("mine", right, better), ("theirs", table, packed)):
+        workspace = runs.open_workspace(name, step="06_ratio_study")
+        workspace.save_table(rows, "ratio_study")
+        workspace.save_arrays(arrays, "predictions")
+    gained = predictions.compare(*(paths.results_folder(name) for name in ("mine", "theirs")))
+    assert set(gained["arm"]) == {"mixed"} and set(gained["test_set"]) == {"lab"} and (gained["accuracy"] == 1).all()
+    assert gained["gain_points"].to_numpy() == pytest.approx(100 * (1 - gained["other_accuracy"]).to_numpy())
+    assert gained["seeds"].sum() == len(changed)
+    assert predictions.compare(*[paths.results_folder("mine")] * 2).empty
+    assert predictions.main(["mine", "--against", "theirs"]) == 0 and "gain_points" in capsys.readouterr().out
+    assert predictions.main(["mine", "--against", "none"]) == 1 and "is missing" in capsys.readouterr().err
+    others = packed | {"tests/lab/id": packed["tests/lab/id"][::-1].copy()}
+    runs.open_workspace("theirs", step="06_ratio_study").save_arrays(others, "predictions")
+    with pytest.raises(FerError, match="images of the test set lab differ between mine and theirs"):
+        predictions.compare(*(paths.results_folder(name) for name in ("mine", "theirs")))
+
+
 def leaves(value, name=""):
     """(name, value) of everything in a summary that holds nothing else."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
