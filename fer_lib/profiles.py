@@ -82,7 +82,7 @@ RANGES = {
     "image_size": Range(choices=(32, 48, 64, 96, 128, 192, 256)), "channels": Range(choices=(1, 3)),
     "device": Range(choices=("auto", "cpu", "cuda")),
     "identity_objective": Range(choices=("non-saturating", "relativistic")),
-    "identity_critic": Range(choices=("pooling", "stylegan2")),
+    "identity_critic": Range(choices=("pooling", "residual", "stylegan2")),
     "expression_method": Range(choices=("flow", "stargan")),
     "identity_optimiser": Range(choices=("adam", "muon")), "expression_optimiser": Range(choices=("adam", "muon")),
     "measures": Range(choices=("coverage", "truth", "selection", "gan_train", "identity_fid", "face_found")),

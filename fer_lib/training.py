@@ -29,9 +29,11 @@ from fer_lib.weights import load_generator, save_weights  # noqa: F401, the gene
 log = logging.getLogger(__name__)
 
 OBJECTIVES = ("non-saturating", "relativistic")
+POOLING = "image_size", "channels", "critic_width"
 CRITICS = {
     "stylegan2": lambda options: stylegan2.Discriminator(**_shared(options)),
-    "pooling": lambda options: pooling.Discriminator(**_chosen(options, "image_size", "channels", "critic_width")),
+    "pooling": lambda options: pooling.Discriminator(**_chosen(options, *POOLING)),
+    "residual": lambda options: pooling.Discriminator(**_chosen(options, *POOLING), residual=True),
 }
 """Discriminators of the identity GAN: name -> function of the generator's options."""
 
@@ -49,8 +51,9 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     ema_kimg : half-life of the generator's moving average, in thousands of images, with a warm-up.
     objective : "non-saturating" (the paper's) or "relativistic" (R3GAN's pairing loss, with R2, the penalty on
     generated images, beside R1).
-    critic : "stylegan2" (the paper's discriminator) or "pooling" (pooling.Discriminator, which is smaller and learns
-    faster). critic_lr : its learning rate; None takes `lr`. decay : both learning rates fall to 0 over the second half.
+    critic : "stylegan2" (the paper's discriminator), "pooling" (pooling.Discriminator, which is smaller and learns
+    faster) or "residual" (the same with seven convolutions in place of four, for more updates).
+    critic_lr : its learning rate; None takes `lr`. decay : both learning rates fall to 0 over the second half.
     optimiser : of both networks, a name in OPTIMISERS; with "muon" the discriminator finds out sooner what a face is.
     precision : of convolutions, "float32", or "bfloat16", see engine.in_precision; the mapping network's is float32.
     Returns the history: DataFrame, one row per `log_every` steps, with the mean of each loss term.

@@ -73,13 +73,28 @@ def test_identical_images_have_no_minibatch_deviation():
 
 
 @pytest.mark.parametrize("critic", [lambda: stylegan2.Discriminator(image_size=32, **SMALL),
-                                    lambda: pooling.Discriminator(image_size=32, critic_width=4)])
+                                    lambda: pooling.Discriminator(image_size=32, critic_width=4),
+                                    lambda: pooling.Discriminator(image_size=32, critic_width=4, residual=True)])
 def test_a_pair_is_judged_as_two_batches_are(critic):
     torch.manual_seed(0)
     critic = critic().double()
     real, fake = torch.randn(2, 8, 1, 32, 32).double()
     for together, alone in zip(critic.pair(real, fake), (critic(real), critic(fake)), strict=True):
         torch.testing.assert_close(together, alone)
+
+
+def test_a_residual_convolution_starts_as_nothing_and_learns_from_the_first_update():
+    torch.manual_seed(0)
+    deep, plain = (pooling.Discriminator(image_size=32, critic_width=4, residual=residual)
+                   for residual in (True, False))
+    kept = [layer for layer in deep.features.trunk if not isinstance(layer, pooling.Residual)]
+    added = [layer for layer in deep.features.trunk if isinstance(layer, pooling.Residual)]
+    plain.features.trunk = torch.nn.Sequential(*kept)
+    plain.features.hidden, plain.output = deep.features.hidden, deep.output
+    images = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(deep(images), plain(images))
+    deep(images).sum().backward()
+    assert len(added) == 3 and all(layer.convolution.weight.grad.abs().sum() > 0 for layer in added)
 
 
 def test_the_label_changes_the_translation():

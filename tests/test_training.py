@@ -35,7 +35,7 @@ def train(gan, folder, *, steps=4, **options):
     if gan == "flow":
         options = {"warm_up": 1} | options
     if gan == "identity muon":
-        options |= {"optimiser": "muon", "objective": "relativistic", "critic": "pooling", "precision": "bfloat16"}
+        options |= {"optimiser": "muon", "objective": "relativistic", "critic": "residual", "precision": "bfloat16"}
     return TRAIN[gan.split()[0]](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan],
                                  device="cpu", log_every=2, **options)
 

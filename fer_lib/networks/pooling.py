@@ -15,15 +15,16 @@ class Features(nn.Module):
     """From an image to features [B, 8 * critic_width].
 
     image_size : pixels, divisible by 16. channels : 1 grey, 3 RGB. critic_width : channels of the first layer; each
-    next one has twice as many.
+    next one has twice as many. residual : whether each but the first is followed by a `Residual`.
     """
 
-    def __init__(self, *, image_size, channels=1, critic_width=16):
+    def __init__(self, *, image_size, channels=1, critic_width=16, residual=False):
         super().__init__()
         widths = [critic_width * 2 ** level for level in range(4)]
         layers = []
-        for n_in, n_out in zip([channels, *widths], widths):
-            layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.LeakyReLU(0.2), nn.AvgPool2d(2)]
+        for level, (n_in, n_out) in enumerate(zip([channels, *widths], widths)):
+            second = [Residual(n_out)] if residual and level else []
+            layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.LeakyReLU(0.2), *second, nn.AvgPool2d(2)]
         self.trunk = nn.Sequential(*layers, nn.Flatten())
         self.hidden = nn.Linear(widths[-1] * (image_size // 16) ** 2, widths[-1])
 
@@ -32,12 +33,24 @@ class Features(nn.Module):
         return F.leaky_relu(self.hidden(self.trunk(image)), 0.2)
 
 
+class Residual(nn.Module):
+    """Adds to features [B, width, H, W] what one more convolution makes of them, at first nothing."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, features):
+        return features + F.leaky_relu(self.convolution(features), 0.2)
+
+
 class Discriminator(nn.Module):
     """Features and a verdict; arguments as in Features."""
 
-    def __init__(self, *, image_size, channels=1, critic_width=16):
+    def __init__(self, *, image_size, channels=1, critic_width=16, residual=False):
         super().__init__()
-        self.features = Features(image_size=image_size, channels=channels, critic_width=critic_width)
+        self.features = Features(image_size=image_size, channels=channels, critic_width=critic_width,
+                                 residual=residual)
         self.output = nn.Linear(8 * critic_width, 1)
         initialise(self)
 
@@ -67,8 +80,11 @@ class Classifier(nn.Module):
 
 
 def initialise(network):
-    """Kaiming initialisation of every convolution and linear layer, biases zero."""
+    """Kaiming initialisation of every convolution and linear layer, biases zero; a Residual's weights are zero too."""
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, a=0.2)
             nn.init.zeros_(layer.bias)
+    for layer in network.modules():
+        if isinstance(layer, Residual):
+            nn.init.zeros_(layer.convolution.weight)
