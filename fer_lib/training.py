@@ -41,13 +41,15 @@ CRITICS = {
 def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=2e-3, gamma=1.0,
                        r1_interval=16, augmentation=("light", "shift", "cutout"), ema_kimg=5.0,
                        objective="non-saturating", critic="stylegan2", critic_lr=None, decay=False, optimiser="adam",
-                       precision="float32", device="auto", log_every=100, checkpoint_every=200):
+                       precision="float32", final_gamma=0.0, device="auto", log_every=100, checkpoint_every=200):
     """Train StyleGAN2 on `faces` and write generator.safetensors (its moving average) into `folder`.
 
     faces : Faces [n]; expressions are not used. steps : int, generator updates.
     image_options : dict of widths for stylegan2.Generator and Discriminator, and critic_width of pooling.Discriminator.
-    gamma : R1 weight. r1_interval : steps between two R1 penalties (lazy regularisation; R2 is an update of its own
-    beside, for which rates and betas are not corrected).
+    gamma : R1 weight. final_gamma : to this it falls over the first half, by the same factor at every step, so that a
+    better generator meets a sharper discriminator; 0 leaves it as it is.
+    r1_interval : steps between two R1 penalties (lazy regularisation; R2 is an update of its own beside, for which
+    rates and betas are not corrected).
     ema_kimg : half-life of the generator's moving average, in thousands of images, with a warm-up.
     objective : "non-saturating" (the paper's) or "relativistic" (R3GAN's pairing loss, with R2, the penalty on
     generated images, beside R1).
@@ -58,7 +60,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     precision : of convolutions, "float32", or "bfloat16", see engine.in_precision; the mapping network's is float32.
     Returns the history: DataFrame, one row per `log_every` steps, with the mean of each loss term.
     Raises FerError for another objective, critic, optimiser or precision.
-    Source: Karras et al. 2020 (lazy R1: appendix B); Zhao et al. 2020 (DiffAugment); Huang et al. 2024 (R3GAN).
+    Source: Karras et al. 2020 (lazy R1: appendix B); Zhao et al. 2020 (DiffAugment); Huang et al. 2024 (R3GAN, whose
+    penalties fall to a tenth, too).
     """
     if objective not in OBJECTIVES:
         raise FerError(f"The objective {objective!r} is unknown: use {' or '.join(OBJECTIVES)}.")
@@ -69,18 +72,22 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     given = {"image_size": faces.image_size, "channels": faces.channels, **(image_options or {})}
     options = {key: value for key, value in given.items() if key != "critic_width"}
     generator, discriminator = seeded(lambda: (stylegan2.Generator(**options), CRITICS[critic](given)), seed, device)
+    falls = bool(gamma and final_gamma)
+    weight = torch.tensor(float(gamma), device=device) if falls else gamma
     optimisers = (optimise(generator, lr=lr, betas=(0.0, 0.99)),
                   optimise(discriminator, lr=critic_lr or lr, betas=(0.0, 0.99), interval=r1_interval))
     rates = [float(optimiser.param_groups[0]["lr"]) for optimiser in optimisers]
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
     teach, penalise = (engine.recorded(each, device) for each in identity_steps(
-        generator, discriminator, optimisers, paired=paired, augmentation=augmentation, gamma=gamma,
+        generator, discriminator, optimisers, paired=paired, augmentation=augmentation, gamma=weight,
         r1_interval=r1_interval, precision=precision))
 
     def step(number):
         for optimiser, rate in zip(optimisers, rates):
             set_rate(optimiser, rate * (falling(number, steps) if decay else 1.0))
+        if falls:
+            weight.fill_(gamma * (final_gamma / gamma) ** min(1.0, 2 * number / steps))
         real = to_device(images[torch.randint(len(images), [batch_size])], device)
         terms, fake = teach(real, torch.randn(2, batch_size, generator.latent_size).to(device))
         if number % r1_interval == 0:
@@ -101,9 +108,9 @@ def identity_steps(generator, discriminator, optimisers, *, paired, augmentation
     """What an update of the identity GAN does: functions teach(real, latents), which updates both networks and returns
     (terms, fake), and penalise(real, fake), which updates the discriminator and returns terms.
 
-    optimisers : of the generator and of the discriminator. paired : relativistic, with R2. Others as in
-    train_identity_gan. real, fake : float [B, C, H, W]. latents : float [2, B, latent_size], for the generator's and
-    the discriminator's turn.
+    optimisers : of the generator and of the discriminator. paired : relativistic, with R2.
+    gamma : a number, or a tensor that changes in between. Others as in train_identity_gan. real, fake : float [B, C, H, W].
+    latents : float [2, B, latent_size], for the generator's and the discriminator's turn.
     """
     def in_precision():
         return engine.in_precision(precision, next(generator.parameters()).device)

@@ -35,7 +35,8 @@ def train(gan, folder, *, steps=4, **options):
     if gan == "flow":
         options = {"warm_up": 1} | options
     if gan == "identity muon":
-        options |= {"optimiser": "muon", "objective": "relativistic", "critic": "residual", "precision": "bfloat16"}
+        options |= {"optimiser": "muon", "objective": "relativistic", "critic": "residual", "precision": "bfloat16",
+                    "final_gamma": 0.01}
     return TRAIN[gan.split()[0]](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan],
                                  device="cpu", log_every=2, **options)
 
@@ -317,6 +318,21 @@ def test_the_time_left_is_that_of_the_last_steps_and_the_warm_up_is_told(tmp_pat
     assert any(text.startswith("warm-up, update 2 of 6, ") and "left" in text for text in told)
     assert (history["images_per_second"].tolist() == [0.4, 0.4]
             and any("step 2 of 4, 0 images/s, 0.3 min left" in text for text in told))
+
+
+def test_the_penalty_falls_by_the_same_factor_until_the_middle(tmp_path, monkeypatch):
+    weights_seen, penalty = [], training.losses.r1_penalty
+
+    def seen(discriminator, real, *, gamma):
+        weights_seen.append(float(gamma))
+        return penalty(discriminator, real, gamma=gamma)
+
+    monkeypatch.setattr(training.losses, "r1_penalty", seen)
+    train("identity", tmp_path / "falls", steps=8, r1_interval=1, gamma=1.0, final_gamma=0.0625)
+    np.testing.assert_allclose(weights_seen, [1, 0.5, 0.25, 0.125] + 4 * [0.0625])
+    weights_seen.clear()
+    train("identity", tmp_path / "stays", steps=4, r1_interval=1, gamma=0.5)
+    assert weights_seen == 4 * [0.5]
 
 
 @pytest.mark.parametrize("gan, rates", [("muon", {"lr": 1e4}), ("sequences", {"lr": 1e4}), ("identity", {"lr": 1e30}),
