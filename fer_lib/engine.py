@@ -55,6 +55,12 @@ def fastest_convolutions():
                                       allow_tf32=torch.backends.cudnn.allow_tf32)
 
 
+def sent(tensor, device):
+    """A tensor of this machine's memory on `device`; on its way to a GPU nobody waits for it, nor for what the GPU had
+    to do before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def keep_memory():
     """Let glibc keep freed memory instead of returning it to the system, in this process.
 

@@ -89,7 +89,7 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
         if falls:
             weight.fill_(gamma * (final_gamma / gamma) ** min(1.0, 2 * number / steps))
         real = to_device(images[torch.randint(len(images), [batch_size])], device)
-        terms, fake = teach(real, torch.randn(2, batch_size, generator.latent_size).to(device))
+        terms, fake = teach(real, engine.sent(torch.randn(2, batch_size, generator.latent_size), device))
         if number % r1_interval == 0:
             terms = terms | penalise(real, fake)
         follow(ema, generator, keep=share_kept(number, batch_size, ema_kimg))
@@ -190,8 +190,8 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
         real = to_device(images[index], device, channels_last=device.type != "cpu")
         if mirror:
             real = augment.mirror(real)
-        mix = torch.rand(batch_size, 1, 1, 1).to(device)
-        return real, labels[index].to(device), labels[other].to(device), mix
+        mix = torch.rand(batch_size, 1, 1, 1)
+        return real, *(engine.sent(each, device) for each in (labels[index], labels[other], mix))
 
     def teach_discriminator(real, label, fake, mix):
         with engine.in_precision(precision, device):
@@ -493,8 +493,8 @@ def pair_drawer(faces, batch_size, latent_size, device):
         pair = to_device(images[torch.cat([index, source])], device).unflatten(0, [2, batch_size]).transpose(0, 1)
         pair = augment.mirror(pair.flatten(1, 2)).unflatten(1, [2, -1])
         latent = torch.randn(batch_size, latent_size)
-        return (*(x.contiguous(memory_format=torch.channels_last) for x in pair.unbind(1)), labels[index].to(device),
-                labels[source].to(device), same_person.float().to(device), latent.to(device))
+        return (*(x.contiguous(memory_format=torch.channels_last) for x in pair.unbind(1)),
+                *(engine.sent(each, device) for each in (labels[index], labels[source], same_person.float(), latent)))
 
     return draw
 
@@ -527,7 +527,7 @@ def sequence_drawer(faces, batch_size, device):
         rows = torch.stack([frames[place, given, take[0]], frames[place, wanted, take[1]]], 1)
         pairs = augment.mirror(to_device(images[rows.flatten()], device).unflatten(0, rows.shape).flatten(1, 2))
         pairs = pairs.unflatten(1, [2, -1]).unbind(1)
-        return *(frame.contiguous(memory_format=torch.channels_last) for frame in pairs), wanted.to(device)
+        return *(frame.contiguous(memory_format=torch.channels_last) for frame in pairs), engine.sent(wanted, device)
 
     return draw
 
@@ -687,7 +687,7 @@ def _layout(channels_last):
 def to_device(images, device, *, channels_last=True):
     """Images uint8 [n, C, H, W], array or tensor, as float in -1..1 on `device`."""
     images = torch.as_tensor(np.array(images) if isinstance(images, np.ndarray) else images)
-    return images.to(device).float().div_(127.5).sub_(1).contiguous(memory_format=_layout(channels_last))
+    return engine.sent(images, device).float().div_(127.5).sub_(1).contiguous(memory_format=_layout(channels_last))
 
 
 def _shared(options):

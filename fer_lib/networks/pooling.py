@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fer_lib.networks.filled import FilledConv2d
+
 
 class Features(nn.Module):
     """From an image to features [B, 8 * critic_width].
@@ -24,7 +26,7 @@ class Features(nn.Module):
         layers = []
         for level, (n_in, n_out) in enumerate(zip([channels, *widths], widths)):
             second = [Residual(n_out)] if residual and level else []
-            layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.LeakyReLU(0.2), *second, nn.AvgPool2d(2)]
+            layers += [FilledConv2d(n_in, n_out, 3, padding=1), nn.LeakyReLU(0.2), *second, nn.AvgPool2d(2)]
         self.trunk = nn.Sequential(*layers, nn.Flatten())
         self.hidden = nn.Linear(widths[-1] * (image_size // 16) ** 2, widths[-1])
 
