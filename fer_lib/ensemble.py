@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from fer_lib import classical, classifier, engine
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
-from fer_lib.networks import paper_cnn_together
 from fer_lib.networks.paper_cnn import Dropout, PaperCNN
 
 
@@ -75,10 +74,9 @@ def images_per_second(shape, *, n, updates=9, batch_size=16):
         data = (images, torch.arange(batch_size, device=device) % len(EXPRESSIONS),
                 torch.ones(batch_size, device=device), torch.zeros(n, dtype=torch.long, device=device))
         batch = torch.arange(batch_size).expand(n, -1), torch.ones(n, batch_size)
-        forward = _mapped(models[0], device, precision)
-        _train_epoch(forward, states, optimizer, data, [batch] * (updates // 3), None, precision)
+        _train_epoch(_mapped(models[0]), states, optimizer, data, [batch] * (updates // 3), None, precision)
         start, counted = time.perf_counter(), updates - updates // 3
-        _train_epoch(forward, states, optimizer, data, [batch] * counted, None, precision)
+        _train_epoch(_mapped(models[0]), states, optimizer, data, [batch] * counted, None, precision)
         return counted * n * batch_size / (time.perf_counter() - start)
 
 
@@ -116,7 +114,7 @@ def _fit(models, data, validation, epochs, *, vary, lr, max_epochs, patience, be
 
     States are dicts of stacked tensors [K, ...]; the arguments are as in classifier._fit.
     """
-    forward = _mapped(models[0], data[0].device, precision)
+    forward = _mapped(models[0])
     states = stack_module_state(models)[0]
     optimizer = torch.optim.Adam(list(states.values()), lr=lr, eps=1e-7, fused=True)
     scores, going = torch.full((2, len(models)), float("inf")), torch.ones(len(models), dtype=bool)
@@ -147,26 +145,20 @@ def _fit(models, data, validation, epochs, *, vary, lr, max_epochs, patience, be
     return tables, {"epochs": best_epochs, "states": best}, last, len(batches)
 
 
-def _mapped(model, device, precision):
-    """Forward pass of many networks: (states, images [K, n, C, H, W]) -> logits [K, n, classes].
-
-    The model says whether it is for training; then it may be the GPU's own, which computes in bfloat16.
-    """
+def _mapped(model):
+    """Forward pass of many networks: (states, images [K, n, C, H, W]) -> logits [K, n, classes]."""
     for layer in model.modules():
         if isinstance(layer, Dropout):
             layer.alone = False
-    mapped = vmap(lambda state, images: functional_call(model, state, (images,)), randomness="different")
-    if not paper_cnn_together.usable(device, precision):
-        return mapped
-    return lambda states, images: (paper_cnn_together.forward if model.training else mapped)(states, images)
+    return vmap(lambda state, images: functional_call(model, state, (images,)), randomness="different")
 
 
 def _train_epoch(forward, states, optimizer, data, batches, vary, precision):
     """Update all classifiers with each batch; returns each one's mean loss per image, [K] on the CPU."""
     images, codes, weights, first = data
     total = torch.zeros(len(first), device=images.device)
-    rows, counts = (torch.stack(of_all).to(images.device) for of_all in zip(*batches, strict=True))
-    for rows, counts in zip(rows + first[:, None], counts, strict=True):
+    for rows, counts in batches:
+        rows, counts = rows.to(images.device) + first[:, None], counts.to(images.device)
         batch = classifier.as_floats(images[rows.flatten()])
         batch = (vary(batch) if vary else batch).unflatten(0, rows.shape)
         with engine.in_precision(precision, images.device):
