@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fer_lib.errors import FerError
-from fer_lib.networks import expression_flow, pooling, stargan, stylegan2, winograd
-from fer_lib.networks.filled import filled_conv2d
+from fer_lib.networks import convolution, expression_flow, pooling, stargan, stylegan2, winograd
 
 SMALL = {"channel_base": 256, "channel_max": 8}
 
@@ -61,24 +60,16 @@ def test_low_pass_keeps_a_constant_image_inside():
     assert torch.allclose(stylegan2.low_pass(x, down=2)[:, :, 1:-1, 1:-1], torch.tensor(3.0))
 
 
-@pytest.mark.parametrize("options", [{}, {"up": 2}, {"down": 2}, {"down": 2, "padding": 2, "gain": 4.0}])
-def test_what_a_gpu_computes_in_place_of_low_pass_is_the_same(options):
+@pytest.mark.parametrize("stride, padding", [((1, 1), (1, 1)), ((2, 2), (1, 1)), ((2, 2), (0, 0))])
+def test_a_convolution_for_penalties_is_the_librarys_with_all_its_gradients(stride, padding):
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 8, 12).double().requires_grad_()
-    results = [f(x, **options).double() for f in (stylegan2.low_pass, stylegan2._by_products)]
-    gradients = [torch.autograd.grad(result.square().sum(), x)[0] for result in results]
-    assert torch.allclose(*results, atol=1e-6) and torch.allclose(*gradients, atol=1e-5)
+    pair = [torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((2, 2, 7, 6), (3, 2, 3, 4))]
 
+    def mine(x, weight):
+        return convolution._Convolution.apply(x, weight, stride, padding)
 
-@pytest.mark.parametrize("n_in, n_out, bias", [(1, 8, False), (3, 5, True), (8, 1, True), (16, 8, False)])
-def test_filled_channels_change_nothing(n_in, n_out, bias):
-    torch.manual_seed(0)
-    conv, x = torch.nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=bias), torch.randn(2, n_in, 6, 6)
-    found = filled_conv2d(x, conv.weight, conv.bias, stride=conv.stride, padding=conv.padding)
-    assert torch.allclose(found, conv(x), atol=1e-5)
-    for parameter in conv.parameters():
-        mine, wanted = (torch.autograd.grad(y.square().sum(), parameter, retain_graph=True)[0] for y in (found, conv(x)))
-        assert torch.allclose(mine, wanted, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(mine(*pair), F.conv2d(*pair, None, stride, padding))
+    assert torch.autograd.gradcheck(mine, pair) and torch.autograd.gradgradcheck(mine, pair)
 
 
 def test_truncation_zero_gives_everybody_the_mean_face():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fer_lib.networks.filled import FilledConv2d
+from fer_lib.networks.convolution import Conv2d
 
 
 class Features(nn.Module):
@@ -26,7 +26,7 @@ class Features(nn.Module):
         layers = []
         for level, (n_in, n_out) in enumerate(zip([channels, *widths], widths)):
             second = [Residual(n_out)] if residual and level else []
-            layers += [FilledConv2d(n_in, n_out, 3, padding=1), nn.LeakyReLU(0.2), *second, nn.AvgPool2d(2)]
+            layers += [Conv2d(n_in, n_out, 3, padding=1), nn.LeakyReLU(0.2), *second, nn.AvgPool2d(2)]
         self.trunk = nn.Sequential(*layers, nn.Flatten())
         self.hidden = nn.Linear(widths[-1] * (image_size // 16) ** 2, widths[-1])
 
@@ -40,7 +40,7 @@ class Residual(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.convolution = nn.Conv2d(width, width, 3, padding=1)
+        self.convolution = Conv2d(width, width, 3, padding=1)
 
     def forward(self, features):
         return features + F.leaky_relu(self.convolution(features), 0.2)

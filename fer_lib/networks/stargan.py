@@ -13,7 +13,7 @@ from torch import nn
 
 from fer_lib.errors import FerError
 from fer_lib.networks import winograd
-from fer_lib.networks.filled import FilledConv2d
+from fer_lib.networks.convolution import Conv2d
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class _Conv3x3(nn.Conv2d):
         return winograd.conv3x3(x, self.weight) if self.training else super().forward(x)
 
 
-class _ToPixels(FilledConv2d):
+class _ToPixels(nn.Conv2d):
     """A convolution of odd size to few channels; on a CPU it computes 2x2 pixels as one of four times as many channels,
     as the library computes channels in sixteens."""
 
@@ -71,7 +71,7 @@ class _ToPixels(FilledConv2d):
         return F.pixel_shuffle(F.conv2d(x, weight, stride=2, padding=self.padding), 2)
 
 
-class _Halving(FilledConv2d):
+class _Halving(Conv2d):
     """A convolution of stride 2; on a CPU one to few pixels is a matrix product, for which the library is slow."""
 
     def forward(self, x):
@@ -106,7 +106,7 @@ class Generator(nn.Module):
         super().__init__()
         self.n_labels = n_labels
         width = conv_dim
-        layers = [FilledConv2d(channels + n_labels, width, 7, padding=3, bias=False), _norm(width), nn.ReLU()]
+        layers = [nn.Conv2d(channels + n_labels, width, 7, padding=3, bias=False), _norm(width), nn.ReLU()]
         for _ in range(2):
             layers += [nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=False), _norm(width * 2), nn.ReLU()]
             width *= 2
@@ -153,8 +153,8 @@ class Discriminator(nn.Module):
             layers += [_Halving(width, width * 2, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
             width *= 2
         self.main = nn.Sequential(*layers)
-        self.critic = FilledConv2d(width, 1, 3, padding=1, bias=False)
-        self.classify = FilledConv2d(width, n_labels, image_size // 2**n_layers, bias=False)
+        self.critic = Conv2d(width, 1, 3, padding=1, bias=False)
+        self.classify = Conv2d(width, n_labels, image_size // 2**n_layers, bias=False)
 
     def forward(self, image):
         """image : float [B, channels, H, W] in -1..1. Returns (critic [B, 1, h, w], class logits [B, n_labels])."""

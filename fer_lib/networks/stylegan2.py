@@ -13,7 +13,7 @@ from torch import nn
 
 from fer_lib.errors import FerError
 from fer_lib.networks import winograd
-from fer_lib.networks.filled import filled_conv2d
+from fer_lib.networks.convolution import conv2d
 
 GAIN = math.sqrt(2)  # keeps the variance behind a leaky ReLU
 FIR = (1.0, 3.0, 3.0, 1.0)  # low-pass filter of every change of resolution (paper: section 4.2 and appendix)
@@ -42,8 +42,6 @@ def low_pass(x, *, up=1, down=1, padding=1, gain=1.0):
 
     x : float [B, C, H, W]. Zero padding on all sides.
     """
-    if x.is_cuda:
-        return _by_products(x, up, down, padding, gain)
     kernel = _fir(gain, x.dtype, x.device).expand(x.shape[1], 1, 4, 4)
     if up == 2:
         return F.conv_transpose2d(x, kernel, stride=2, padding=padding, groups=x.shape[1])
@@ -57,32 +55,6 @@ def _fir(gain, dtype, device):
         kernel = torch.tensor(FIR, dtype=dtype, device=device)
         kernel = torch.outer(kernel, kernel)
         return kernel * (gain / kernel.sum())
-
-
-def _by_products(x, up=1, down=1, padding=1, gain=1.0):
-    """`low_pass` as a product with a matrix for the rows and one for the columns: for convolutions of single channels,
-    and the more so for their gradients' gradients, a GPU has slow code alone."""
-    (b, c, *sizes), x = x.shape, x.permute(0, 2, 3, 1)
-    rows, columns = (_bands(size, up, down, padding, math.sqrt(gain), x.dtype, x.device) for size in sizes)
-    x = torch.bmm(rows.expand(b, -1, -1), x.reshape(b, sizes[0], -1))
-    x = torch.bmm(columns.expand(b * len(rows), -1, -1), x.reshape(-1, sizes[1], c))
-    return x.view(b, len(rows), len(columns), c).permute(0, 3, 1, 2)
-
-
-@cache
-def _bands(size, up, down, padding, gain, dtype, device):
-    """What `low_pass` does along one side of `size` pixels: float [pixels of the result, size]."""
-    with torch.inference_mode(False):
-        kernel, pixels = torch.tensor(FIR) * (gain / sum(FIR)), torch.eye(size)[:, None]
-        if up == 2:
-            bands = F.conv_transpose1d(pixels, kernel[None, None], stride=2, padding=padding)
-        else:
-            bands = F.conv1d(pixels, kernel[None, None], stride=down, padding=padding)
-        return bands[:, 0].T.contiguous().to(device, dtype)
-
-
-def _conv2d(x, weight, bias=None, *, padding):
-    return (filled_conv2d if x.is_cuda else F.conv2d)(x, weight, bias, padding=padding)
 
 
 class Linear(nn.Module):
@@ -152,7 +124,7 @@ class ModulatedConv(nn.Module):
         elif self.training and self.padding == 1:
             x = winograd.conv3x3(x, weight)
         else:
-            x = _conv2d(x, weight, padding=self.padding)
+            x = F.conv2d(x, weight, padding=self.padding)
         if self.demodulate:
             norm = (style.square() @ weight.square().sum([2, 3]).T + 1e-8).rsqrt()
             scale = (norm * gain)[:, :, None, None]
@@ -251,13 +223,13 @@ class Conv(nn.Module):
         weight = self.weight * self.weight_gain
         bias = None if self.bias is None else self.bias * self.gain
         if self.down == 2 and self.kernel == 1:
-            x = F.conv2d(low_pass(x, down=2), weight, bias)
+            x = conv2d(low_pass(x, down=2), weight, bias)
         elif self.down == 2:
-            x = F.conv2d(low_pass(x, padding=2), weight, bias, stride=2)
+            x = conv2d(low_pass(x, padding=2), weight, bias, stride=2)
         elif self.training and self.kernel == 3:
             x = winograd.conv3x3(x, weight, bias)
         else:
-            x = _conv2d(x, weight, bias, padding=self.kernel // 2)
+            x = conv2d(x, weight, bias, padding=self.kernel // 2)
         return activation(x) if self.activate else x
 
 
