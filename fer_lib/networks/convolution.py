@@ -1,7 +1,7 @@
 """Convolutions whose gradients' gradients are convolutions, too.
 
 Penalties on gradients need them. The library computes the weight's part as a convolution with a kernel as large as the
-picture, for which a GPU has slow code alone; as what it is, the gradient of a weight, it is as fast as any other.
+picture; here it is computed as what it is, the gradient of a weight.
 Source: Karras et al. 2020 (StyleGAN2-ADA), whose code does the same (conv2d_gradfix).
 """
 
@@ -19,7 +19,7 @@ class Conv2d(nn.Conv2d):
 
 
 def conv2d(x, weight, bias=None, *, stride=1, padding=0):
-    """As F.conv2d, for penalties on gradients, faster on a GPU; elsewhere it is F.conv2d.
+    """As F.conv2d, on a GPU with gradients that suit penalties on gradients; elsewhere it is F.conv2d.
 
     x : float [B, C, H, W]. weight : float [K, C, h, w]. bias : float [K] or None. stride, padding : int or (int, int).
     """
