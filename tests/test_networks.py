@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fer_lib import losses
 from fer_lib.errors import FerError
 from fer_lib.networks import convolution, expression_flow, pooling, stargan, stylegan2, winograd
 
@@ -70,6 +71,20 @@ def test_a_convolution_for_penalties_is_the_librarys_with_all_its_gradients(stri
 
     assert torch.allclose(mine(*pair), F.conv2d(*pair, None, stride, padding))
     assert torch.autograd.gradcheck(mine, pair) and torch.autograd.gradgradcheck(mine, pair)
+
+
+@pytest.mark.parametrize("precision, share", [("float32", 1e-5), ("bfloat16", 0.05)])
+@pytest.mark.parametrize("stride, padding", [(1, 1), ((2, 2), (1, 1))])
+def test_a_penalty_on_gradients_is_the_same_by_both_convolutions(stride, padding, precision, share):
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(4, 3, 8, 8), torch.randn(5, 3, 3, 3, requires_grad=True), torch.randn(5)
+    found = []
+    for conv2d in (convolution.suited_conv2d, F.conv2d):
+        def critic(image):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+                return conv2d(image, weight, bias, stride, padding).float().tanh().sum([1, 2, 3])
+        found.append(torch.autograd.grad(losses.r1_penalty(critic, x, gamma=1.0), weight)[0])
+    assert (found[0] - found[1]).abs().max() < share * found[1].abs().max()
 
 
 def test_truncation_zero_gives_everybody_the_mean_face():

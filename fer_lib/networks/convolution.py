@@ -23,10 +23,15 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0):
 
     x : float [B, C, H, W]. weight : float [K, C, h, w]. bias : float [K] or None. stride, padding : int or (int, int).
     """
-    if not (x.is_cuda and torch.is_grad_enabled()):
-        return F.conv2d(x, weight, bias, stride, padding)
-    if torch.is_autocast_enabled("cuda"):
-        x, weight = (each.to(torch.get_autocast_dtype("cuda")) for each in (x, weight))
+    suited = x.is_cuda and torch.is_grad_enabled()
+    return (suited_conv2d if suited else F.conv2d)(x, weight, bias, stride, padding)
+
+
+def suited_conv2d(x, weight, bias, stride, padding):
+    """What `conv2d` does on a GPU, on any device."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        x, weight = (each.to(torch.get_autocast_dtype(kind)) for each in (x, weight))
     result = _Convolution.apply(x, weight, _pair(stride), _pair(padding))
     return result if bias is None else result + bias.to(result.dtype)[:, None, None]
 
