@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fer_lib import classical, classifier, engine
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
-from fer_lib.networks.paper_cnn import Dropout, PaperCNN
+from fer_lib.networks.paper_cnn import PaperCNN, set_together
 
 
 def train(parts, validation, *, seeds, lr=1e-4, batch_size=16, max_epochs=50, patience=5, steps_per_epoch=None,
@@ -147,9 +147,7 @@ def _fit(models, data, validation, epochs, *, vary, lr, max_epochs, patience, be
 
 def _mapped(model):
     """Forward pass of many networks: (states, images [K, n, C, H, W]) -> logits [K, n, classes]."""
-    for layer in model.modules():
-        if isinstance(layer, Dropout):
-            layer.alone = False
+    set_together(model)
     return vmap(lambda state, images: functional_call(model, state, (images,)), randomness="different")
 
 

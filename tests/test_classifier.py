@@ -10,7 +10,8 @@ from fer_lib import classical, classifier
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
-from fer_lib.networks.paper_cnn import Dropout, PaperCNN
+from fer_lib.networks import winograd
+from fer_lib.networks.paper_cnn import Dropout, PaperCNN, set_together
 
 
 def striped_faces(n, *, seed, size=32, expressions=EXPRESSIONS, contrast=120):
@@ -190,14 +191,15 @@ def test_bfloat16_learns_and_keeps_float32_weights(monkeypatch):
     assert classifier.evaluate(classifier.predict(half.model, test), test)["accuracy"] > 0.9
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.25, 0.5])
-def test_dropout_in_bfloat16_drops_each_value_with_probability_p_and_keeps_the_mean(p):
+def test_dropout_on_a_processor_drops_each_value_with_probability_p_and_keeps_the_mean(p, dtype):
     torch.manual_seed(0)
-    ones = torch.ones(8, 32, 40, 40, dtype=torch.bfloat16).to(memory_format=torch.channels_last).requires_grad_()
+    ones = torch.ones(8, 32, 40, 40, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
     dropped = Dropout(p)(ones)
     dropped.sum().backward()
     kept = dropped != 0
-    scale = torch.tensor(1 / (1 - p), dtype=torch.bfloat16)
+    scale = torch.tensor(1 / (1 - p), dtype=dtype)
     assert torch.equal(dropped, kept * scale) and torch.equal(ones.grad, kept * scale)
     shares = torch.stack([kept.float().mean(list(set(range(4)) - {axis}))[:8] for axis in range(4)])
     spread = (p * (1 - p) / (kept.numel() / torch.tensor([8, 32, 40, 40]))) ** 0.5
@@ -208,12 +210,29 @@ def test_dropout_in_bfloat16_drops_each_value_with_probability_p_and_keeps_the_m
     assert Dropout(p).eval()(ones) is ones
 
 
-def test_dropout_in_float32_is_that_of_torch():
-    x = torch.randn(4, 5, 6, 6)
+def test_networks_that_are_trained_together_have_the_librarys_dropout():
+    model, x = PaperCNN(), torch.randn(4, 32, 6, 6)
+    set_together(model)
     torch.manual_seed(1)
-    ours = Dropout(0.25)(x)
+    ours = next(layer for layer in model.modules() if isinstance(layer, Dropout))(x)
     torch.manual_seed(1)
     assert torch.equal(ours, nn.Dropout(0.25)(x))
+
+
+@pytest.mark.parametrize("size", [48, 52, 64])  # at 52 pixels a layer has no whole tiles
+def test_the_network_is_trained_as_it_predicts_up_to_rounding(monkeypatch, size):
+    monkeypatch.setattr(winograd, "pays", lambda x, weight: True)
+    monkeypatch.setattr(Dropout, "forward", lambda self, x: x)
+    torch.manual_seed(0)
+    model, images = PaperCNN(image_size=size), torch.rand(5, 1, size, size)
+    trained, predicted = model(images), model.eval()(images)
+    torch.testing.assert_close(trained, predicted, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(trained, predicted)
+
+
+def test_weights_are_named_by_the_layers_of_the_paper():
+    names = {name.rpartition(".")[0] for name in PaperCNN().state_dict()}
+    assert names == {*(f"features.{n}" for n in (0, 2, 6, 9)), "classifier.1", "classifier.4"}
 
 
 def test_an_unknown_precision_is_refused():

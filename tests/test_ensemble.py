@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from test_classifier import striped_faces
-from torch import nn
 
 from fer_lib import classifier, ensemble
 from fer_lib.errors import FerError
+from fer_lib.networks.paper_cnn import Dropout
 
 VALIDATION = striped_faces(18, seed=9)
 PARTS = [striped_faces(n, seed=n) for n in (21, 48, 30)]
@@ -17,7 +17,7 @@ OPTIONS = {"steps_per_epoch": 3, "max_epochs": 4, "patience": 9, "lr": 1e-3, "be
 
 @pytest.fixture
 def without_dropout(monkeypatch):
-    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x)
+    monkeypatch.setattr(Dropout, "forward", lambda self, x: x)
 
 
 @pytest.fixture

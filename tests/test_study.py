@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from test_classifier import striped_faces
-from torch import nn
 
 from fer_lib import study
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
+from fer_lib.networks.paper_cnn import Dropout
 
 POOL = striped_faces(240, seed=1)
 
@@ -347,7 +347,7 @@ FEW_UPDATES = {"updates": 4, "looks": 2, "lr": 1e-4}
 
 
 def test_cells_trained_together_are_those_trained_one_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x)
+    monkeypatch.setattr(Dropout, "forward", lambda self, x: x)
     cells = [each for each in MANY if each.arm != "augmented"]
     alone = run(tmp_path / "alone", cells=cells, **FEW_UPDATES)
     together = run(tmp_path / "together", cells=cells, ensemble=3, **FEW_UPDATES)

@@ -1,31 +1,22 @@
-"""3x3 convolutions with a quarter of the multiplications, for training wide networks on processors.
+"""3x3 convolutions with a quarter of the multiplications, for training on processors.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016 (arXiv 1509.09308),
 section 4: F(4x4, 3x3).
 """
 
-import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
+from fer_lib.networks import tiles
 from fer_lib.networks.convolution import conv2d
 
-TILE = 4  # pixels of the result along a side that are computed together, from TILE + 2 pixels of the input
-TILES = 256  # about so many are computed at a time: they stay in the cache
-
-
-def _kronecker(rows):
-    matrix = torch.tensor(rows, dtype=torch.float64)
-    return torch.kron(matrix, matrix).float()
-
-
-DATA = _kronecker([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-                   [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])  # [36, 36]
-KERNEL = _kronecker([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
-                     [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])  # [36, 9]
-RESULT = _kronecker([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])  # [16, 36]
+CACHE = 2**21  # bytes of the tiles that are computed at a time, if they are at least so many:
+TILES = 128
 
 
 def conv3x3(x, weight, bias=None, *, padding=1):
@@ -36,102 +27,186 @@ def conv3x3(x, weight, bias=None, *, padding=1):
     """
     if not pays(x, weight):
         return conv2d(x, weight, bias, padding=padding)
-    return _Convolution.apply(x, weight, bias, padding, False)
+    return _Convolution.apply(x, weight, bias, padding)
+
+
+def conv3x3_pool_relu(x, weight, bias):
+    """The ReLU of the largest of each 2x2 pixels of a convolution without padding, in one go where that `pays`.
+
+    x, weight, bias : as in `conv3x3`. Returns float [B, K, (H - 2) // 2, (W - 2) // 2]. Can be differentiated once, and
+    any number of times where it does not pay.
+    """
+    if not pays(x, weight):
+        return F.relu(F.max_pool2d(F.conv2d(x, weight, bias), 2))
+    if any((side - 2) % tiles.TILE for side in x.shape[2:]):
+        return F.relu(F.max_pool2d(_Convolution.apply(x, weight, bias, 0), 2))
+    return _PooledConvolution.apply(x, weight, bias)
 
 
 def pays(x, weight):
-    """Whether it is faster than the library's convolution: on a CPU, in float32, for many channels and pixels."""
+    """Whether it is faster than the library's convolution: on a CPU, in float32, for enough channels and pixels.
+
+    As the tiles of narrow layers are soon computed, to share them between threads takes longer than it saves.
+    """
+    narrowest = 32 if torch.get_num_threads() == 1 else 256
     return (x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-            and min(weight.shape[:2]) >= 256 and min(x.shape[2:]) >= 8 and x[:, 0].numel() >= 1024)
+            and not any(channels % tiles.LANES for channels in weight.shape[:2])
+            and min(weight.shape[:2]) >= narrowest and max(weight.shape[:2]) >= 64
+            and min(x.shape[2:]) >= 8 and x[:, 0].numel() >= 1024)
 
 
 class _Convolution(Function):
-    """The convolution; `adjoint` makes of a gradient of the result that of the input."""
-
     @staticmethod
-    def forward(ctx, x, weight, bias, padding, adjoint):
+    def forward(ctx, x, weight, bias, padding):
         ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.adjoint = padding, adjoint
-        kernel = (KERNEL.flip(1) if adjoint else KERNEL) @ weight.permute(0, 2, 3, 1).flatten(1, 2)  # [K, 36, C]
-        return _convolve(x, kernel.transpose(0, 1) if adjoint else kernel.permute(1, 2, 0), bias, padding)
+        ctx.padding = padding
+        x, kernel = _channels_last(x), _transformed(weight).mT.contiguous()
+        result = _empty(len(x), *(side + 2 * padding - 2 for side in x.shape[1:3]), len(weight))
+        target = _channels_last(result)
+        for band, ins, outs in _bands(target.shape, x.shape[3]):
+            _share(tiles.read, x, tiles.SIDE, padding, ins, *band)
+            _multiply(ins, kernel, bias, outs)
+            _share(tiles.write, outs, tiles.TILE, 0, target, *band)
+        return result
 
     @staticmethod
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
-        pair = (gradient, x, 2 - ctx.padding) if ctx.adjoint else (x, gradient, ctx.padding)
-        to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
-        return (_Convolution.apply(gradient, weight, None, 2 - ctx.padding, not ctx.adjoint) if to_x else None,
-                _WeightGradient.apply(*pair) if to_weight else None, gradient.sum((0, 2, 3)) if to_bias else None,
-                None, None)
+        to_x, to_weight, to_bias = _Gradients.apply(x, weight, gradient, ctx.padding, ctx.needs_input_grad[:2])
+        return to_x, to_weight, to_bias if ctx.needs_input_grad[2] else None, None
 
 
-class _WeightGradient(Function):
-    """The gradient of the weights, from the input and the gradient of the result."""
+class _Gradients(Function):
+    """The gradients of input, weight and bias from that of the result; wanted : whether those of the first two."""
 
     @staticmethod
-    def forward(ctx, x, gradient, padding):
-        ctx.save_for_backward(x, gradient)
+    def forward(ctx, x, weight, gradient, padding, wanted):
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight, gradient)
         ctx.padding = padding
-        grid = _Grid(*gradient.shape[2:])
-        x, gradient = grid.padded(x, padding, TILE + 2), grid.padded(gradient, 0, TILE)
-        total = x.new_empty(gradient.shape[3], 36, x.shape[3])
-        for number, images in enumerate(grid.batches(len(x))):
-            ins, outs = grid.transformed(x[images], DATA), grid.transformed(gradient[images], RESULT.T)
-            total.transpose(0, 1).baddbmm_(outs.mT, ins, beta=min(number, 1))
-        return (KERNEL.T @ total).unflatten(1, (3, 3)).permute(0, 3, 1, 2)
+        gradient = _channels_last(gradient)
+
+        def read(outs, band):
+            _share(tiles.read, gradient, tiles.TILE, 0, outs, *band)
+
+        return _gradients(_channels_last(x), weight, gradient.shape, read, padding, wanted)
 
     @staticmethod
-    def backward(ctx, to_weight):
-        x, gradient = ctx.saved_tensors
-        to_x, to_gradient = ctx.needs_input_grad[:2]
-        return (_Convolution.apply(gradient, to_weight, None, 2 - ctx.padding, True) if to_x else None,
-                _Convolution.apply(x, to_weight, None, ctx.padding, False) if to_gradient else None, None)
+    def backward(ctx, of_x, of_weight, of_bias):
+        """Each gradient is linear in the result's, and a convolution is linear in each of its factors."""
+        x, weight, gradient = ctx.saved_tensors
+        to_x = to_weight = to_gradient = None
+        if of_weight is not None and ctx.needs_input_grad[0]:
+            to_x = _Gradients.apply(x, of_weight, gradient, ctx.padding, (True, False))[0]
+        if of_x is not None and ctx.needs_input_grad[1]:
+            to_weight = _Gradients.apply(of_x, weight, gradient, ctx.padding, (False, True))[1]
+        if ctx.needs_input_grad[2]:
+            parts = [_Convolution.apply(*pair, None, ctx.padding) for pair in ((of_x, weight), (x, of_weight))
+                     if all(tensor is not None for tensor in pair)]
+            parts += [] if of_bias is None else [of_bias[:, None, None].expand_as(gradient)]
+            to_gradient = sum(parts[1:], start=parts[0]) if parts else None
+        return to_x, to_weight, to_gradient, None, None
 
 
-def _convolve(x, kernel, bias, padding):
-    """x : float [B, C, H, W]; kernel : [36, C, K], transformed; bias : [K] or None."""
-    height, width = (side + 2 * padding - 2 for side in x.shape[2:])
-    grid = _Grid(height, width)
-    x = grid.padded(x, padding, TILE + 2)
-    shape = len(x), kernel.shape[2], TILE * grid.rows, TILE * grid.columns
-    result = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    tiles = result.permute(0, 2, 3, 1).view(len(x), grid.rows, TILE, grid.columns, TILE, -1)
-    for images in grid.batches(len(x)):
-        ins = grid.transformed(x[images], DATA)
-        outs = x.new_empty(ins.shape[1], 36, kernel.shape[2])
-        torch.bmm(ins, kernel, out=outs.transpose(0, 1))
-        grid.restore(outs, 0 if bias is None else bias, tiles[images])
-    return result if shape[2:] == (height, width) else result[:, :, :height, :width].clone()
+class _PooledConvolution(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.shape = len(x), x.shape[2] - 2, x.shape[3] - 2, len(weight)
+        source, kernel = _channels_last(x), _transformed(weight).mT.contiguous()
+        result = _empty(len(x), ctx.shape[1] // 2, ctx.shape[2] // 2, len(weight))
+        target = _channels_last(result)
+        which = torch.empty_like(target, dtype=torch.uint8)
+        for band, ins, outs in _bands(ctx.shape, source.shape[3]):
+            _share(tiles.read, source, tiles.SIDE, 0, ins, *band)
+            _multiply(ins, kernel, bias, outs)
+            _share(tiles.write_pooled, outs, target, which, *band)
+        ctx.save_for_backward(x, weight, which)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight, which = ctx.saved_tensors
+        gradient = _channels_last(gradient)
+
+        def read(outs, band):
+            _share(tiles.read_pooled, gradient, which, outs, *band)
+
+        return _gradients(_channels_last(x), weight, ctx.shape, read, 0, ctx.needs_input_grad[:2])
 
 
-class _Grid:
-    """The tiles of a result of some height and width."""
+def _gradients(x, weight, shape, read, padding, wanted):
+    """See _Gradients; shape : of the convolution's result. read : writes the transformed gradient of bands of it."""
+    kernel = _transformed(weight)
+    to_x = to_weight = None
+    if wanted[0]:
+        to_x = _empty(len(x), *x.shape[1:]).zero_()
+    to_kernel, to_bias = torch.zeros_like(kernel), x.new_zeros(shape[3])
+    for band, ins, outs in _bands(shape, x.shape[3]):
+        read(outs, band)
+        to_bias += outs[tiles.CONSTANT].sum(0)
+        if wanted[1]:
+            _share(tiles.read, x, tiles.SIDE, padding, ins, *band)
+            torch.baddbmm(to_kernel, outs.mT, ins, out=to_kernel)
+        if wanted[0]:
+            torch.bmm(outs, kernel, out=ins)
+            _share(tiles.write, ins, tiles.SIDE, padding, _channels_last(to_x), *band, turns=2)
+    if wanted[1]:
+        to_weight = _empty(len(weight), 3, 3, x.shape[3])
+        _share(tiles.transform_kernel_gradient, to_kernel, _channels_last(to_weight))
+    return to_x, to_weight, to_bias
 
-    def __init__(self, height, width):
-        self.rows, self.columns = (-(-side // TILE) for side in (height, width))
 
-    def batches(self, n_images):
-        """Slices of images with about TILES tiles each."""
-        step = max(1, TILES // (self.rows * self.columns))
-        return [slice(start, start + step) for start in range(0, n_images, step)]
+def _empty(n, height, width, channels):
+    """float [n, channels, height, width], with the channels last in memory."""
+    return torch.empty(n, channels, height, width, memory_format=torch.channels_last)
 
-    def padded(self, x, padding, side):
-        """x [B, C, H, W] with zeros around it, as [B, height, width, C] that tiles of `side` pixels fill."""
-        height, width = (TILE * (number - 1) + side for number in (self.rows, self.columns))
-        x = x.permute(0, 2, 3, 1)
-        if not padding and x.shape[1:3] == (height, width):
-            return x.contiguous()
-        return F.pad(x, (0, 0, padding, width - padding - x.shape[2], padding, height - padding - x.shape[1]))
 
-    def transformed(self, x, matrix):
-        """matrix, float [36, side * side], times each tile of x, float [B, H, W, C]: float [36, tiles, C]."""
-        side, (n_images, _, _, channels) = math.isqrt(matrix.shape[1]), x.shape
-        by_image, by_row, by_column, _ = x.stride()
-        tiles = x.as_strided((n_images, self.rows, self.columns, side, side, channels),
-                             (by_image, TILE * by_row, TILE * by_column, by_row, by_column, 1), x.storage_offset())
-        return (matrix @ tiles.reshape(-1, side * side, channels)).transpose(0, 1)
+def _channels_last(x):
+    return x.detach().permute(0, 2, 3, 1).contiguous()
 
-    def restore(self, transformed, bias, result):
-        """Write the pixels of transformed tiles, float [tiles, 36, K], to result, float [B, rows, 4, columns, 4, K]."""
-        place = result.transpose(2, 3)
-        torch.add((RESULT @ transformed).view(place.shape), bias, out=place)
+
+def _transformed(weight):
+    """float [K, C, 3, 3] to [36, K, C]."""
+    kernel = torch.empty(tiles.SIDE**2, *weight.shape[:2])
+    _share(tiles.transform_weight, _channels_last(weight), kernel)
+    return kernel
+
+
+def _multiply(ins, kernel, bias, outs):
+    torch.bmm(ins, kernel, out=outs)
+    if bias is not None:
+        outs[tiles.CONSTANT] += bias
+
+
+def _bands(shape, n_in):
+    """Parts of the tiles of a result of shape [B, H, W, K]: ((columns, first band), tiles of the input, of the result).
+    """
+    n_images, rows, columns = shape[0], *(-(-side // tiles.TILE) for side in shape[1:3])
+    size = 4 * tiles.SIDE**2 * (n_in + shape[3])
+    total, step = n_images * rows, max(CACHE // size, TILES) // columns or 1
+    for first in range(0, total, step):
+        n_tiles = min(step, total - first) * columns
+        ins, outs = (torch.empty(tiles.SIDE**2, n_tiles, channels) for channels in (n_in, shape[3]))
+        yield (columns, first), ins, outs
+
+
+def _share(function, *arguments, turns=1):
+    """Call a function of `tiles` on as many threads as the library uses; in two turns for neighbours in turn."""
+    arguments = [argument.numpy() if isinstance(argument, torch.Tensor) else argument for argument in arguments]
+    n_threads = torch.get_num_threads()
+    if n_threads == 1:
+        for turn in range(turns):
+            function(*arguments, turn, turns)
+        return
+    for turn in range(turns):
+        others = [_threads(n_threads - 1).submit(function, *arguments, turn + turns * number, turns * n_threads)
+                  for number in range(1, n_threads)]
+        function(*arguments, turn, turns * n_threads)
+        for other in others:
+            other.result()
+
+
+@cache
+def _threads(number):
+    return ThreadPoolExecutor(number)
