@@ -43,13 +43,13 @@ def main():
         if options.keras:
             contestants |= keras(options, jobs, stack)
         figures = take_turns(contestants, options.repeats)
-    per_image, carried_out = operations_per_image(options.size)
+    operations = per_image, carried_out = operations_per_image(options.size)
     print(f"{options.size} px, batch {BATCH_SIZE}, {options.images} images per process and turn, {options.repeats} "
-          f"turns; {per_image / 1e9:.3f} GFLOP per image, of which {carried_out / 1e9:.3f} are carried out in float32 "
-          "on processors, as convolutions are computed with fewer multiplications\n")
+          f"turns; {per_image / 1e9:.3f} GFLOP per image, computed with {carried_out / 1e9:.3f} in float32 on one "
+          "thread of a processor, where convolutions need fewer multiplications\n")
     if figures:
         print(table(figures).to_string(index=False))
-        print("\n" + "\n".join(conclusions(figures, jobs, per_image, options.precision)))
+        print("\n" + "\n".join(conclusions(figures, jobs, operations, options.precision)))
     print(gpu(options, figures) if torch.cuda.is_available() else
           "No NVIDIA GPU here: one classifier at a time against many together was not measured.")
     if options.json:
@@ -119,14 +119,16 @@ def table(figures):
     return frame.assign(**{name: frame[name].map("{:.0f}".format) for name in ("median", "lowest", "highest")})
 
 
-def conclusions(figures, jobs, per_image, precisions):
-    """Ratios of figures of the same turn, as sentences: medians and ranges."""
+def conclusions(figures, jobs, operations, precisions):
+    """Ratios of figures of the same turn, as sentences: medians and ranges. operations : see operations_per_image."""
     for n in dict.fromkeys((1, jobs)):
         for product in ("fastest", "a @ b") if "float32" in precisions else ():
             mine = OURS.format("float32", n)
-            shares = [rate * per_image / 1e9 / peak for rate, peak in
-                      zip(figures[mine], figures[PEAK.format(product, n)], strict=True)]
-            yield f"{mine}: {spread(shares, '.0%')} of {PEAK.format(product, n)}"
+            whole, carried_out = ([rate * each / 1e9 / peak for rate, peak in
+                                   zip(figures[mine], figures[PEAK.format(product, n)], strict=True)]
+                                  for each in operations)
+            yield (f"{mine}: {spread(whole, '.0%')} of {PEAK.format(product, n)}; "
+                   f"{spread(carried_out, '.0%')} by the operations that are carried out")
     for precision in precisions:
         for rival in precisions:
             names = [name for name in figures

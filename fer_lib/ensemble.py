@@ -55,6 +55,7 @@ def train(parts, validation, *, seeds, lr=1e-4, batch_size=16, max_epochs=50, pa
     for row, model in enumerate(models):
         model.load_state_dict({name: stacked[row] for name, stacked in best["states"].items()})
         final = {name: stacked[row].clone() for name, stacked in last.items()}
+        set_together(model, False)
         trained.append(classifier.Trained(model.requires_grad_(True).eval(), histories[row], int(best["epochs"][row]),
                                           updates * len(histories[row]), seconds, final))
     return trained

@@ -121,7 +121,7 @@ def anova_interval(scores, groups, *, counted=None, level=0.95):
 
     Seeds and groups are crossed and both random, as readers and cases are in studies of diagnostic tests. With few
     seeds the t distribution has few degrees of freedom where seeds differ, and many where test images are what differs.
-    Unlike percentiles of resamples, it holds its promise with three seeds, too (benchmarks/intervals.py).
+    Unlike percentiles of resamples, it holds its promise with three seeds, too (benchmarks/interval_coverage.py).
 
     scores : float [seeds, images], for example the differences of two arms. groups : int [images], from 0, such as
     `cluster_codes` returns. counted : bool [images], the images that enter the mean, or None for all. level : coverage
@@ -166,8 +166,8 @@ def paired_gain(correct_a, correct_b, *, clusters=None, resamples=10_000, level=
     images of one together), the same ones for all seeds. Drawing images anew within each seed would treat the shared
     test set as several, and cover the truth 87 instead of 95 times in 100. Where gains differ between seeds more than
     test images make them (a standard deviation of 5 points, 600 images), the truth is covered 90 times in 100 with
-    three seeds, 91 with five, 97 with eight (benchmarks/intervals.py); where seeds are few, `anova` is the one to
-    trust.
+    three seeds, 91 with five, 97 with eight (benchmarks/interval_coverage.py); where seeds are few, `anova` is the
+    one to trust.
 
     correct_a, correct_b : bool [seeds, images], True where the prediction is right; row s of both
         comes from the same seed, and both share the test images. Any other score per image does as well.

@@ -230,6 +230,33 @@ def test_the_network_is_trained_as_it_predicts_up_to_rounding(monkeypatch, size)
     assert not torch.equal(trained, predicted)
 
 
+@pytest.mark.parametrize("case", ["together", "bfloat16", "double"])
+def test_tiles_are_for_one_network_in_float32(monkeypatch, case):
+    monkeypatch.setattr(winograd._PooledConvolution, "apply", None)  # whoever calls it fails
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model, images = PaperCNN(), torch.rand(16, 1, 64, 64)
+    if case == "together":
+        set_together(model)
+    if case == "double":
+        model, images = model.double(), images.double()
+    with torch.autocast("cpu", torch.bfloat16, enabled=case == "bfloat16"):
+        assert model(images).shape == (16, 6)
+    set_together(model, False)
+    with pytest.raises(TypeError):
+        PaperCNN()(torch.rand(16, 1, 64, 64))
+    torch.set_num_threads(before)
+
+
+def test_dropout_takes_any_layout_and_no_other_shares_than_bytes_can():
+    spread = torch.ones(4, 6, 8)[:, :, ::2].requires_grad_()
+    dropped = Dropout(0.5)(spread)
+    assert set(dropped.flatten().tolist()) == {0, 2}
+    for p in (0.3, 1.0):
+        with pytest.raises(ValueError, match=str(p)):
+            Dropout(p)
+
+
 def test_weights_are_named_by_the_layers_of_the_paper():
     names = {name.rpartition(".")[0] for name in PaperCNN().state_dict()}
     assert names == {*(f"features.{n}" for n in (0, 2, 6, 9)), "classifier.1", "classifier.4"}

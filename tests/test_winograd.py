@@ -1,5 +1,11 @@
 """The fast 3x3 convolution is the convolution, and so are its gradients."""
 
+import itertools
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -89,8 +95,11 @@ def test_of_equal_pixels_the_first_has_the_gradient_and_none_where_the_relu_cuts
 
 def test_what_is_not_a_number_is_not_hidden(always):
     x, weight, bias = (tensor.detach() for tensor in random_layer(1, 16, 16, (10, 10)))
-    x[0, 3, 5, 5] = torch.nan
-    assert winograd.conv3x3(x, weight, bias).isnan().any() and winograd.conv3x3_pool_relu(x, weight, bias).isnan().any()
+    for layer in (winograd.conv3x3, winograd.conv3x3_pool_relu):
+        for row, column in itertools.product(range(10), range(10)):
+            broken = x.clone()
+            broken[0, 3, row, column] = torch.nan
+            assert layer(broken, weight, bias).isnan().any()
 
 
 @pytest.mark.parametrize("layer", [winograd.conv3x3, winograd.conv3x3_pool_relu])
@@ -99,7 +108,7 @@ def test_the_number_of_threads_does_not_change_a_digit(always, on_threads, layer
     for threads in (1, 2, 3):
         on_threads(threads)
         result = layer(*tensors)
-        found.append([result, torch.autograd.grad(result.square().sum(), tensors)[0]])
+        found.append([result, torch.autograd.grad(result.square().sum(), tensors)[0]])  # other sums are the library's
     for other in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
 
@@ -110,6 +119,39 @@ def test_gradients_of_frozen_parts_are_left_out(always):
     for position, frozen in enumerate(((x, weight.detach()), (x.detach(), weight))):
         part = torch.autograd.grad(winograd.conv3x3(*frozen, bias.detach()).square().sum(), frozen[position])
         assert torch.equal(part[0], whole[position])
+
+
+@pytest.mark.parametrize("layer", [winograd.conv3x3, winograd.conv3x3_pool_relu])
+def test_several_threads_of_a_program_may_use_it_at_once(always, on_threads, layer):
+    on_threads(2)
+    tensors = [tensor.detach() for tensor in random_layer(8, 32, 64, (30, 30))]
+    alone = layer(*tensors)
+    with ThreadPoolExecutor(4) as threads:
+        assert all(torch.equal(alone, other) for other in threads.map(lambda _: layer(*tensors), range(12)))
+
+
+def test_the_default_type_of_numbers_does_not_matter(always):
+    tensors = random_layer(2, 16, 16, (10, 10))
+    expected = winograd.conv3x3_pool_relu(*tensors)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(winograd.conv3x3_pool_relu(*tensors), expected)
+        assert winograd.conv3x3(*tensors).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_channels_that_are_not_sixteens_are_refused(always):
+    with pytest.raises(ValueError, match="lots of 16"):
+        winograd.conv3x3(torch.zeros(1, 8, 8, 8), torch.zeros(16, 8, 3, 3))
+
+
+def test_it_works_where_compiled_code_cannot_be_kept():
+    code = ("import numba.core.caching as caching; caching.CacheImpl._locator_classes = []; import torch; "
+            "from fer_lib.networks import tiles; weight, kernel = torch.ones(16, 3, 3, 16), torch.zeros(36, 16, 16); "
+            "tiles.transform_weight(weight.numpy(), kernel.numpy(), 0, 1); print(float(kernel[7].sum()))")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert run.returncode == 0 and float(run.stdout) == pytest.approx(9 / 36 * 256), run.stderr
 
 
 def test_a_part_of_a_larger_tensor_is_read_from_where_it_is(always):

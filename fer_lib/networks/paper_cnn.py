@@ -12,13 +12,19 @@ from fer_lib.networks import winograd
 class Dropout(nn.Dropout):
     """As nn.Dropout, but on a processor, where drawing takes a good part of an update, a byte decides about each value.
 
-    p : a multiple of 1/256. alone : see `set_together`.
+    p : below 1, a multiple of 1/256. alone : see `set_together`.
     """
 
     alone = True
 
+    def __init__(self, p):
+        super().__init__(p)
+        if p >= 1 or 256 * p % 1:
+            raise ValueError(f"dropout by bytes of a multiple of 1/256 below 1, got {p}")
+
     def forward(self, x):
-        if not (self.training and self.alone and x.device.type == "cpu"):
+        dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+        if not (self.training and self.alone and x.device.type == "cpu" and dense):
             return super().forward(x)
         drawn = torch.empty(x.numel() // 8 + 1, dtype=torch.int64).random_(-2**63, None)
         drawn = drawn.view(torch.uint8)[:x.numel()].as_strided(x.shape, x.stride())
@@ -40,11 +46,12 @@ class PooledConv2d(nn.Conv2d):
         return F.relu(F.max_pool2d(super().forward(x), 2))
 
 
-def set_together(model):
-    """Prepare a network for torch.func.vmap, which cannot see the bytes and tiles of a network trained alone."""
+def set_together(model, together=True):
+    """Prepare a network for torch.func.vmap, which cannot see the bytes and tiles of a network trained alone, or, with
+    False, for being alone again."""
     for layer in model.modules():
         if isinstance(layer, Dropout | PooledConv2d):
-            layer.alone = False
+            layer.alone = not together
 
 
 class PaperCNN(nn.Module):
@@ -65,7 +72,7 @@ class PaperCNN(nn.Module):
         # A 3x3 convolution without padding takes 2 pixels off the side, pooling halves it (rounding down).
         side = ((image_size - 4) // 2 - 2) // 2
         side = (side - 2) // 2
-        # Numbered as where pooling and ReLU are layers of their own, to fit weights that are kept.
+        # Named (not placed) as where pooling and ReLU are layers of their own, to fit weights that are kept.
         self.features = nn.Sequential(OrderedDict([
             ("0", nn.Conv2d(channels, 32, 3)), ("1", nn.ReLU()),
             ("2", PooledConv2d(32, 64, 3)), ("5", Dropout(0.25)),

@@ -66,6 +66,8 @@ def _instructions(n_places, emit):
         return context.get_dummy_value()
 
     def signature(*arrays):
+        if any(array.layout != "C" for array in arrays):
+            return None
         return types.void(*(kind for array in arrays for kind in (array, types.intp, types.intp, types.intp)))
 
     if n_places == 2:
@@ -121,10 +123,10 @@ def _emit_pooled(builder, source, target, which):
         for column in (0, 2):
             best, place = values[row][column], _constant(0, _BYTES)
             for number, value in enumerate((values[row][column + 1], *values[row + 1][column:column + 2]), start=1):
-                above = builder.fcmp_ordered(">", value, best)
+                above = builder.or_(builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value))
                 best = builder.select(above, value, best)
                 place = builder.select(above, _constant(number, _BYTES), place)
-            positive = builder.fcmp_unordered(">", best, _constant(0.0))  # what is not a number stays so
+            positive = builder.fcmp_unordered(">", best, _constant(0.0))  # or not a number, which stays so
             largest.append(builder.select(positive, best, _constant(0.0)))
             places.append(builder.select(positive, place, _constant(CLIPPED, _BYTES)))
     _store(builder, [largest[:2], largest[2:]], target(2))
@@ -148,10 +150,16 @@ _pooled, _unpooled = _instructions(3, _emit_pooled), _instructions(3, _emit_unpo
 
 # ---- bands of tiles -------------------------------------------------------------------------------------
 
-_JIT = {"cache": True, "nogil": True, "error_model": "numpy"}
+def _compiled(function):
+    """Compiled when it is first called, and kept for later processes where there is a folder to write to."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:
+        return njit(**options)(function)
 
 
-@njit(**_JIT)
+@_compiled
 def _place(shape, band, column, side, padding):
     """Of a tile of `side` pixels: its image, its top and left, and whether the image has all of it."""
     image, row = divmod(band, -(-(shape[1] + 2 * padding - side + TILE) // TILE))
@@ -159,7 +167,7 @@ def _place(shape, band, column, side, padding):
     return image, top, left, top >= 0 and left >= 0 and top + side <= shape[1] and left + side <= shape[2]
 
 
-@njit(**_JIT)
+@_compiled
 def read(images, side, padding, tiles, columns, first, start, step):
     """Transform tiles of `images` and write them to `tiles`.
 
@@ -186,7 +194,7 @@ def read(images, side, padding, tiles, columns, first, start, step):
                     _data(source, at + channel, down, channels, out, to + channel, SIDE * by_part, by_part)
 
 
-@njit(**_JIT)
+@_compiled
 def write(tiles, side, padding, images, columns, first, start, step):
     """Transform `tiles` back and write them to `images`, or add them where they overlap.
 
@@ -217,7 +225,7 @@ def write(tiles, side, padding, images, columns, first, start, step):
                             images[image, top + y, left + x] += part[y, x]
 
 
-@njit(**_JIT)
+@_compiled
 def write_pooled(tiles, images, which, columns, first, start, step):
     """Transform `tiles` back and write the largest of each 2x2 pixels to `images`, or 0 if that is larger.
 
@@ -234,7 +242,7 @@ def write_pooled(tiles, images, which, columns, first, start, step):
                         places, to + channel, width * channels, channels)
 
 
-@njit(**_JIT)
+@_compiled
 def read_pooled(images, which, tiles, columns, first, start, step):
     """Transform the gradient of what `write_pooled` wrote to that of the convolution's result, and write it to `tiles`.
     """
@@ -248,7 +256,7 @@ def read_pooled(images, which, tiles, columns, first, start, step):
                           channels, out, to + channel, SIDE * by_part, by_part)
 
 
-@njit(**_JIT)
+@_compiled
 def transform_weight(weight, kernel, start, step):
     """Write the transformed weight, float32 [K, 3, 3, C], to `kernel`, [36, K, C]; of every step-th of K."""
     values, out, (_, n_out, channels) = weight.reshape(-1), kernel.reshape(-1), kernel.shape
@@ -258,7 +266,7 @@ def transform_weight(weight, kernel, start, step):
                     out, number * channels + channel, SIDE * n_out * channels, n_out * channels)
 
 
-@njit(**_JIT)
+@_compiled
 def transform_kernel_gradient(kernel, weight, start, step):
     """Write the gradient of the weight to `weight` from that of what `transform_weight` wrote."""
     out, values, (_, n_out, channels) = weight.reshape(-1), kernel.reshape(-1), kernel.shape

@@ -4,6 +4,7 @@ Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVP
 section 4: F(4x4, 3x3).
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -15,12 +16,13 @@ from torch.autograd.function import once_differentiable
 from fer_lib.networks import tiles
 from fer_lib.networks.convolution import conv2d
 
-CACHE = 2**21  # bytes of the tiles that are computed at a time, if they are at least so many:
-TILES = 128
+CACHE = 2**21  # bytes of the tiles that are computed at a time, so that they stay in a core's cache, but at least
+TILES = 128  # so many, as the kernel is read anew for each lot
 
 
 def conv3x3(x, weight, bias=None, *, padding=1):
-    """As F.conv2d with a 3x3 kernel, with other rounding where it `pays` (some 1e-5 of the result's spread).
+    """As F.conv2d with a 3x3 kernel, with other rounding where it `pays` (some 1e-5 of the result's spread; values
+    above about 1e35 overflow).
 
     x : float [B, C, H, W]. weight : float [K, C, 3, 3]. bias : float [K]. padding : 0 to 2 rows of zeros on every side.
     Returns float [B, K, H + 2 * padding - 2, W + 2 * padding - 2]. Can be differentiated any number of times.
@@ -159,7 +161,10 @@ def _gradients(x, weight, shape, read, padding, wanted):
 
 def _empty(n, height, width, channels):
     """float [n, channels, height, width], with the channels last in memory."""
-    return torch.empty(n, channels, height, width, memory_format=torch.channels_last)
+    return torch.empty(n, channels, height, width, memory_format=torch.channels_last, **_KIND)
+
+
+_KIND = {"dtype": torch.float32, "device": "cpu"}
 
 
 def _channels_last(x):
@@ -168,7 +173,9 @@ def _channels_last(x):
 
 def _transformed(weight):
     """float [K, C, 3, 3] to [36, K, C]."""
-    kernel = torch.empty(tiles.SIDE**2, *weight.shape[:2])
+    if any(channels % tiles.LANES for channels in weight.shape[:2]):
+        raise ValueError(f"channels in lots of {tiles.LANES} only, got a weight of {tuple(weight.shape)}")
+    kernel = torch.empty(tiles.SIDE**2, *weight.shape[:2], **_KIND)
     _share(tiles.transform_weight, _channels_last(weight), kernel)
     return kernel
 
@@ -187,20 +194,19 @@ def _bands(shape, n_in):
     total, step = n_images * rows, max(CACHE // size, TILES) // columns or 1
     for first in range(0, total, step):
         n_tiles = min(step, total - first) * columns
-        ins, outs = (torch.empty(tiles.SIDE**2, n_tiles, channels) for channels in (n_in, shape[3]))
+        ins, outs = (torch.empty(tiles.SIDE**2, n_tiles, channels, **_KIND) for channels in (n_in, shape[3]))
         yield (columns, first), ins, outs
 
 
 def _share(function, *arguments, turns=1):
-    """Call a function of `tiles` on as many threads as the library uses; in two turns for neighbours in turn."""
+    """Call a function of `tiles` on as many threads as the library uses; in two turns, for every other band each.
+
+    arguments : those before `start` and `step`.
+    """
     arguments = [argument.numpy() if isinstance(argument, torch.Tensor) else argument for argument in arguments]
-    n_threads = torch.get_num_threads()
-    if n_threads == 1:
-        for turn in range(turns):
-            function(*arguments, turn, turns)
-        return
+    n_threads = min(torch.get_num_threads(), 8)  # more would wait longer than they work
     for turn in range(turns):
-        others = [_threads(n_threads - 1).submit(function, *arguments, turn + turns * number, turns * n_threads)
+        others = [_threads().submit(function, *arguments, turn + turns * number, turns * n_threads)
                   for number in range(1, n_threads)]
         function(*arguments, turn, turns * n_threads)
         for other in others:
@@ -208,5 +214,9 @@ def _share(function, *arguments, turns=1):
 
 
 @cache
-def _threads(number):
-    return ThreadPoolExecutor(number)
+def _threads():
+    return ThreadPoolExecutor()
+
+
+if hasattr(os, "register_at_fork"):  # a child has no threads of its parent's
+    os.register_at_fork(after_in_child=_threads.cache_clear)

@@ -1,6 +1,6 @@
 """How often the intervals of a gain hold the truth, by simulation.
 
-    python benchmarks/intervals.py [--trials 300] [--images 600] [--seeds 3 5 8] [--spread 0 3 5.5]
+    python benchmarks/interval_coverage.py [--trials 300] [--images 600] [--seeds 3 5 8] [--spread 0 3 5.5]
 
 An arm has an accuracy of .35 and another one of .40; the second differs between training seeds by a standard deviation
 of --spread points, and both are tested on the same images, some of which are easier than others. Printed for every
