@@ -83,7 +83,7 @@ def train(train, validation, *, seed, lr=1e-4, batch_size=16, max_epochs=50, pat
     start = time.perf_counter()
     with seeded(seed, device):
         model = PaperCNN(image_size=train.image_size, channels=train.channels)
-        # Batches with the channels last train 1.5 times as fast on a CPU.
+        # A CPU convolves faster with the channels last.
         model = model.to(device, memory_format=torch.channels_last)
         history, best, updates = _fit(
             model, on_device(train, device), on_device(validation, device),

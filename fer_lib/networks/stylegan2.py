@@ -1,4 +1,4 @@
-"""The identity GAN: StyleGAN2 in plain PyTorch operations, without custom kernels.
+"""The identity GAN: StyleGAN2 without kernels of its own; on a CPU wide convolutions are those of `winograd`.
 
 Source: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020
 (arXiv 1912.04958): modulated convolutions with demodulation, skip generator, residual discriminator.
