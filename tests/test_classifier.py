@@ -233,8 +233,7 @@ def test_the_network_is_trained_as_it_predicts_up_to_rounding(monkeypatch, size)
 @pytest.mark.parametrize("case", ["together", "bfloat16", "double"])
 def test_tiles_are_for_one_network_in_float32(monkeypatch, case):
     monkeypatch.setattr(winograd._PooledConvolution, "apply", None)  # whoever calls it fails
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     model, images = PaperCNN(), torch.rand(16, 1, 64, 64)
     if case == "together":
         set_together(model)
@@ -245,7 +244,6 @@ def test_tiles_are_for_one_network_in_float32(monkeypatch, case):
     set_together(model, False)
     with pytest.raises(TypeError):
         PaperCNN()(torch.rand(16, 1, 64, 64))
-    torch.set_num_threads(before)
 
 
 def test_dropout_takes_any_layout_and_no_other_shares_than_bytes_can():

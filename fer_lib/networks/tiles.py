@@ -161,10 +161,21 @@ def _compiled(function):
 
 @_compiled
 def _place(shape, band, column, side, padding):
-    """Of a tile of `side` pixels: its image, its top and left, and whether the image has all of it."""
+    """Of a tile of `side` pixels: its image, its top and left, and the index of its first number, or -1 where it stands
+    out of the image."""
     image, row = divmod(band, -(-(shape[1] + 2 * padding - side + TILE) // TILE))
     top, left = TILE * row - padding, TILE * column - padding
-    return image, top, left, top >= 0 and left >= 0 and top + side <= shape[1] and left + side <= shape[2]
+    inside = top >= 0 and left >= 0 and top + side <= shape[1] and left + side <= shape[2]
+    return image, top, left, ((image * shape[1] + top) * shape[2] + left) * shape[3] if inside else -1
+
+
+@_compiled
+def _overlap(image, top, left, part):
+    """The pixels that an image shares with a tile whose top and left are given: those of the image, and of the tile."""
+    side = len(part)
+    first_y, first_x, last_y, last_x = max(0, -top), max(0, -left), image.shape[0] - top, image.shape[1] - left
+    return (image[max(0, top):top + side, max(0, left):left + side],
+            part[first_y:min(side, last_y), first_x:min(side, last_x)])
 
 
 @_compiled
@@ -174,24 +185,25 @@ def read(images, side, padding, tiles, columns, first, start, step):
     side : SIDE for the input of a convolution, TILE for the gradient of its result. padding : pixels by which the first
     tiles stand out of an image.
     """
-    pixels, out, by_part = images.reshape(-1), tiles.reshape(-1), tiles.shape[1] * tiles.shape[2]
-    (_, height, width, channels), part = images.shape, np.empty((side, side, images.shape[3]), np.float32)
-    for band in range(start, tiles.shape[1] // columns, step):
+    pixels, part = images.reshape(-1), np.empty((side, side, images.shape[3]), np.float32)
+    out, (_, n_tiles, channels) = tiles.reshape(-1), tiles.shape
+    for band in range(start, n_tiles // columns, step):
         for column in range(columns):
-            image, top, left, inside = _place(images.shape, first + band, column, side, padding)
-            source, at, down = pixels, ((image * height + top) * width + left) * channels, width * channels
-            if not inside:
-                source, at, down = part.reshape(-1), 0, side * channels
+            image, top, left, at = _place(images.shape, first + band, column, side, padding)
+            source, down = pixels, images.shape[2] * channels
+            if at < 0:
                 part[:] = 0
-                for y in range(max(0, -top), min(side, height - top)):
-                    for x in range(max(0, -left), min(side, width - left)):
-                        part[y, x] = images[image, top + y, left + x]
+                seen, own = _overlap(images[image], top, left, part)
+                own[:] = seen
+                source, at, down = part.reshape(-1), 0, side * channels
             to = (band * columns + column) * channels
             for channel in range(0, channels, LANES):
                 if side == TILE:
-                    _gradient(source, at + channel, down, channels, out, to + channel, SIDE * by_part, by_part)
+                    _gradient(source, at + channel, down, channels,
+                              out, to + channel, SIDE * n_tiles * channels, n_tiles * channels)
                 else:
-                    _data(source, at + channel, down, channels, out, to + channel, SIDE * by_part, by_part)
+                    _data(source, at + channel, down, channels,
+                          out, to + channel, SIDE * n_tiles * channels, n_tiles * channels)
 
 
 @_compiled
@@ -201,28 +213,26 @@ def write(tiles, side, padding, images, columns, first, start, step):
     side : TILE for the result of a convolution; SIDE for the gradient of its input, to which tiles are added: no two
     threads may have neighbouring bands at a time. padding : as in `read`.
     """
-    pixels, values, by_part = images.reshape(-1), tiles.reshape(-1), tiles.shape[1] * tiles.shape[2]
-    (_, height, width, channels), part = images.shape, np.empty((side, side, images.shape[3]), np.float32)
-    for band in range(start, tiles.shape[1] // columns, step):
+    pixels, part = images.reshape(-1), np.empty((side, side, images.shape[3]), np.float32)
+    values, (_, n_tiles, channels) = tiles.reshape(-1), tiles.shape
+    for band in range(start, n_tiles // columns, step):
         for column in range(columns):
-            image, top, left, inside = _place(images.shape, first + band, column, side, padding)
-            target, to, down = pixels, ((image * height + top) * width + left) * channels, width * channels
+            image, top, left, to = _place(images.shape, first + band, column, side, padding)
+            inside, target, down = to >= 0, pixels, images.shape[2] * channels
             if not inside:
-                target, to, down = part.reshape(-1), 0, side * channels
                 part[:] = 0
+                target, to, down = part.reshape(-1), 0, side * channels
             at = (band * columns + column) * channels
             for channel in range(0, channels, LANES):
                 if side == TILE:
-                    _result(values, at + channel, SIDE * by_part, by_part, target, to + channel, down, channels)
+                    _result(values, at + channel, SIDE * n_tiles * channels, n_tiles * channels,
+                            target, to + channel, down, channels)
                 else:
-                    _spread(values, at + channel, SIDE * by_part, by_part, target, to + channel, down, channels)
+                    _spread(values, at + channel, SIDE * n_tiles * channels, n_tiles * channels,
+                            target, to + channel, down, channels)
             if not inside:
-                for y in range(max(0, -top), min(side, height - top)):
-                    for x in range(max(0, -left), min(side, width - left)):
-                        if side == TILE:
-                            images[image, top + y, left + x] = part[y, x]
-                        else:
-                            images[image, top + y, left + x] += part[y, x]
+                seen, own = _overlap(images[image], top, left, part)
+                seen[:] = own if side == TILE else seen + own
 
 
 @_compiled

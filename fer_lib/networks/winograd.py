@@ -48,13 +48,14 @@ def conv3x3_pool_relu(x, weight, bias):
 def pays(x, weight):
     """Whether it is faster than the library's convolution: on a CPU, in float32, for enough channels and pixels.
 
-    As the tiles of narrow layers are soon computed, to share them between threads takes longer than it saves.
+    As the tiles of narrow layers are soon computed, to share them between threads takes longer than it saves; so does
+    transforming a wide layer's weight for few pixels.
     """
     narrowest = 32 if torch.get_num_threads() == 1 else 256
     return (x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
             and not any(channels % tiles.LANES for channels in weight.shape[:2])
             and min(weight.shape[:2]) >= narrowest and max(weight.shape[:2]) >= 64
-            and min(x.shape[2:]) >= 8 and x[:, 0].numel() >= 1024)
+            and min(x.shape[2:]) >= 8 and x[:, 0].numel() >= max(1024, 8 * min(weight.shape[:2])))
 
 
 class _Convolution(Function):
@@ -62,7 +63,7 @@ class _Convolution(Function):
     def forward(ctx, x, weight, bias, padding):
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
-        x, kernel = _channels_last(x), _transformed(weight).mT.contiguous()
+        x, kernel = _channels_last(x), _for_products(_transformed(weight))
         result = _empty(len(x), *(side + 2 * padding - 2 for side in x.shape[1:3]), len(weight))
         target = _channels_last(result)
         for band, ins, outs in _bands(target.shape, x.shape[3]):
@@ -114,7 +115,7 @@ class _PooledConvolution(Function):
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.shape = len(x), x.shape[2] - 2, x.shape[3] - 2, len(weight)
-        source, kernel = _channels_last(x), _transformed(weight).mT.contiguous()
+        source, kernel = _channels_last(x), _for_products(_transformed(weight))
         result = _empty(len(x), ctx.shape[1] // 2, ctx.shape[2] // 2, len(weight))
         target = _channels_last(result)
         which = torch.empty_like(target, dtype=torch.uint8)
@@ -178,6 +179,13 @@ def _transformed(weight):
     kernel = torch.empty(tiles.SIDE**2, *weight.shape[:2], **_KIND)
     _share(tiles.transform_weight, _channels_last(weight), kernel)
     return kernel
+
+
+def _for_products(kernel):
+    """[36, K, C] as [36, C, K], in the order in which products are the fastest where copying it is not the longer part.
+    """
+    kernel = kernel.mT
+    return kernel.contiguous() if kernel.numel() <= 2**20 else kernel
 
 
 def _multiply(ins, kernel, bias, outs):
