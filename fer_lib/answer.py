@@ -3,10 +3,12 @@
     found = answer.analyse(table, cells, folder, tests, n_real=600, headline_ratio=5)
 """
 
+import numpy as np
+
 from fer_lib import statistics, study
 from fer_lib.design import FEW_SEEDS
 from fer_lib.errors import FerError
-from fer_lib.intervals import trusted
+from fer_lib.intervals import by_anova, effect, fields, trusted
 from fer_lib.labels import EXPRESSIONS
 
 AXES = ("n_real", "weight", "intensity", "truncation")
@@ -20,13 +22,14 @@ def group(cells, *, n_real, **other):
     of their own and belong to every group; `real`, which stops as in the paper, to every one of its n_real.
     """
     wanted = PLAIN | other
-    return [cell for cell in cells if cell.n_real == n_real and _seeds_agree(cell)
+    return [cell for cell in cells if cell.n_real == n_real and same_seeds(cell)
             and (cell.arm == "real" or cell.stopping == wanted["stopping"])
             and (not study.ARMS[cell.arm].uses_bank
                  or all(getattr(cell, name) == wanted[name] for name in ("weight", "intensity", "truncation")))]
 
 
-def _seeds_agree(cell):
+def same_seeds(cell):
+    """Whether a cell takes part in comparisons seed by seed; those of a block with `crossed` but for some do not."""
     return cell.split_seed == cell.generator_seed == cell.train_seed
 
 
@@ -98,19 +101,23 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     reserve : number of real (or rendered) faces of the six expressions that classifiers may be trained on, or None.
     Returns what statistics.summary returns of the main group, n_real, usual, and, where the plan has the cells for it:
         other_n_real: n_real -> main_contrast, contrasts and recovered of the first test set, and worth at this n_real;
-        over_augmented: list of dicts n_real, arm, test_set, seeds, accuracy, baseline_accuracy, gain_points,
-            gain_relative, p, gain_points_anova: arms with generated faces over classical augmentation alone;
+        over_augmented: list of dicts n_real, arm, test_set, accuracy, baseline_accuracy and what intervals.fields
+            names: arms with generated faces over classical augmentation alone;
         paper_stopping: test set -> gain of `mixed` over `real` when both stop as in the paper;
-        axes: list of dicts test_set, n_real, weight, intensity, truncation, seeds, accuracy, baseline_accuracy,
-            gain_points, gain_relative, p, gain_points_anova: `mixed` at the headline ratio over `real_long`;
+        axes: list of dicts test_set, n_real, weight, intensity, truncation, accuracy, baseline_accuracy and what
+            intervals.fields names: `mixed` at the headline ratio over `real_long`;
         worth, law, variance: see curves.worth, curves.law and variance.variance_split, of the first test set; what the
             draw of real faces adds is not identified where n_real is the whole reserve;
-        authors_mode: list of dicts test_set, quirk, accuracy, baseline_accuracy, gain_points, p, gain_points_anova;
+        authors_mode: list of dicts test_set, quirk, accuracy, baseline_accuracy, what intervals.fields names, and
+            faked_points {estimate, low, high, p}: by how much the quirk changes the gain, see `authors_mode`;
         intensity: see `by_intensity`, where the intensity of the test faces is known.
     """
+    usual = usual or {}
+    check_plan(cells, n_real=n_real, headline_ratio=headline_ratio, **usual)
+    _check_tests(table, tests)
     first = next(iter(tests))
     clusters = {name: test.subjects for name, test in tests.items()}
-    options, usual = {"resamples": resamples}, usual or {}
+    options = {"resamples": resamples}
     summaries = {size: _summary(table, group(cells, n_real=size, **usual), folder, tests, headline_ratio, clusters,
                                 resamples)
                  for size in dict.fromkeys([n_real, *_sizes(cells, headline_ratio, usual)])}
@@ -133,6 +140,19 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
     return found | {name: value for name, value in extras.items() if value}
 
 
+def _check_tests(table, tests):
+    """Raise FerError where a study was not tested on these images."""
+    if not tests:
+        raise FerError("There is no test set: give those that the study was run with.")
+    counts = table.groupby("test_set")["n_test"].first()
+    for name, test in tests.items():
+        if name not in counts:
+            raise FerError(f"The study has no test set {name!r}: choose from {', '.join(counts.index)}.")
+        if counts[name] != len(test):
+            raise FerError(f"The study was tested on {counts[name]} images of {name}, but {len(test)} are given: give "
+                           "those that it was run with.")
+
+
 def _summary(table, main, folder, tests, headline_ratio, clusters, resamples):
     return statistics.summary(rows_of(table, main), study.correctness(folder, main, tests),
                               headline_ratio=headline_ratio, test_set=next(iter(tests)), clusters=clusters,
@@ -150,20 +170,25 @@ def _has(cells, arm, ratio=None):
     return any(cell.arm == arm and ratio in (None, cell.ratio) for cell in cells)
 
 
+def _answers(cells, folder, tests, base, headline, quirk=""):
+    """Which test images two arms get right, by seed: dict train_seed -> test set -> (base, headline), bool [images]."""
+    chosen = [cell for cell in cells if (cell.arm, cell.ratio) in (base, headline)]
+    of_arm = [{cell.train_seed for cell in chosen if (cell.arm, cell.ratio) == key} for key in (base, headline)]
+    found = {}
+    for seed in sorted(of_arm[0] & of_arm[1]):  # seeds that both arms have, so that rows pair
+        right = study.correctness(folder, [cell for cell in chosen if cell.train_seed == seed], tests, quirk=quirk)
+        found[seed] = {name: (arms[base][0], arms[headline][0]) for name, arms in right.items()}
+    return found
+
+
 def _gain(cells, folder, tests, base, headline, quirk="", resamples=10_000):
     """Gain of one arm over another on each test set: list of dicts."""
-    chosen = [cell for cell in cells if (cell.arm, cell.ratio) in (base, headline)]
-    # Seeds that both arms have, so that rows pair.
-    seeds = [{cell.train_seed for cell in chosen if (cell.arm, cell.ratio) == key} for key in (base, headline)]
-    chosen = [cell for cell in chosen if cell.train_seed in seeds[0] & seeds[1]]
-    if not chosen:
-        return []
-    rows = []
-    for name, arms in study.correctness(folder, chosen, tests, quirk=quirk).items():
-        gain = statistics.paired_gain(arms[base], arms[headline], clusters=tests[name].subjects, resamples=resamples)
-        rows.append({"test_set": name, "seeds": len(arms[base]), "accuracy": float(arms[headline].mean()),
-                     "baseline_accuracy": float(arms[base].mean()), "gain_points": gain["points"],
-                     "gain_relative": gain["relative"], "p": gain["p"], "gain_points_anova": gain["anova"]})
+    rows, found = [], _answers(cells, folder, tests, base, headline, quirk)
+    for name in next(iter(found.values()), {}):
+        before, after = (np.stack([of_seed[name][arm] for of_seed in found.values()]) for arm in (0, 1))
+        gain = statistics.paired_gain(before, after, clusters=tests[name].subjects, resamples=resamples)
+        rows.append({"test_set": name, "accuracy": float(after.mean()), "baseline_accuracy": float(before.mean()),
+                     **fields(gain, len(before))})
     return rows
 
 
@@ -195,17 +220,37 @@ def paper_stopping(cells, folder, tests, n_real, ratio, usual, **options):
 
 
 def authors_mode(cells, folder, tests, n_real, ratio, usual, **options):
-    """The gain that each of the authors' quirks would have shown, beside the corrected one: list of dicts."""
-    both, rows = (("real", 0.0), ("mixed", float(ratio))), []
-    as_paper = group(cells, n_real=n_real, stopping="paper", **usual)
-    for quirk in ["", *study.QUIRKS]:
+    """The gain that each of the authors' quirks would have shown, beside the corrected one: list of dicts.
+
+    Every one stops as in the paper ("paper_stopping" does nothing else otherwise), as it is tested beside. faked_points,
+    faked_points_anova: how much larger the gain is than the corrected one, on the seeds that both have.
+    """
+    headline = ("mixed", float(ratio))
+    as_paper, corrected = (group(cells, n_real=n_real, stopping=stopping, **usual) for stopping in ("paper", "updates"))
+    rows = [{"quirk": "none", **row} for row in
+            _gain(corrected, folder, tests, ("real_long", 0.0), headline, **options)]
+    before = _answers(corrected, folder, tests, ("real_long", 0.0), headline)
+    for quirk in ["", *study.QUIRKS] if rows else ():
         try:
-            found = _gain(as_paper, folder, tests, *both, quirk=quirk, **options)
+            found = _gain(as_paper, folder, tests, ("real", 0.0), headline, quirk=quirk, **options)
+            after = _answers(as_paper, folder, tests, ("real", 0.0), headline, quirk=quirk)
         except FerError:  # kept only where the study ran with authors_mode
             return []
-        rows += [{"quirk": quirk or "more_updates", **row} for row in found]
-    corrected = _gain(group(cells, n_real=n_real, **usual), folder, tests, ("real_long", 0.0), both[1], **options)
-    return [{"quirk": "none", **row} for row in corrected] + rows if rows else []
+        rows += [{"quirk": quirk or "paper_stopping", **row,
+                  **_faked(before, after, row["test_set"], tests, **options)} for row in found]
+    return rows if any(row["quirk"] != "none" for row in rows) else []
+
+
+def _faked(before, after, name, tests, **options):
+    """How much larger the gain is in `after` than in `before`, both as `_answers` returns them: dict."""
+    seeds = sorted(before.keys() & after.keys())
+    if not seeds:
+        return {}
+    gains = [np.stack([of_arm.astype(int) - of_base for of_base, of_arm in (found[seed][name] for seed in seeds)])
+             for found in (before, after)]
+    change = gains[1] - gains[0]
+    found = statistics.paired_gain(np.zeros_like(change), change, clusters=tests[name].subjects, **options)
+    return {"faked_points": found["points"], "faked_points_anova": found["anova"]}
 
 
 def worth(cells, folder, tests, n_real, ratio, usual):
@@ -223,7 +268,7 @@ def worth(cells, folder, tests, n_real, ratio, usual):
 
 def _law(table, cells, test_set, usual):
     """curves.law over n_real, ratio and weight, or None where too few of them can be paired with `real_long`."""
-    kept = [cell for cell in cells if cell.stopping == "updates" and _seeds_agree(cell)
+    kept = [cell for cell in cells if cell.stopping == "updates" and same_seeds(cell)
             and (cell.weight * cell.ratio > 0 or not study.ARMS[cell.arm].uses_bank)
             and (not study.ARMS[cell.arm].uses_bank
                  or (cell.intensity, cell.truncation) == (usual.get("intensity", 1.0), usual.get("truncation", 1.0)))]
@@ -241,7 +286,7 @@ def variance(table, cells, folder, tests, n_real, ratio, usual, reserve=None):
     first = next(iter(tests))
     plain = [cell for cell in cells if (cell.arm, cell.ratio, cell.n_real) == ("mixed", ratio, n_real)
              and all(getattr(cell, name) == value for name, value in (PLAIN | usual).items())]
-    levels = len({cell.split_seed for cell in plain if not _seeds_agree(cell)})
+    levels = len({cell.split_seed for cell in plain if not same_seeds(cell)})
     design = set(statistics.variance_design(levels)) if levels > 1 else set()
     chosen = [cell for cell in plain if (cell.split_seed, cell.generator_seed, cell.train_seed) in design]
     if not design or len(chosen) < len(design):
@@ -301,36 +346,34 @@ def probabilities(cells, folder, test_set, keys):
 def sentences(summary, origin="real"):
     """The answer in three sentences: the gain, what controls say of it, and where more stops helping. List of str."""
     main, ratio = summary["main_contrast"], summary["headline_ratio"]
-    points, relative = main["gain_points"], main["gain_relative"]
-    few = main.get("gain_points_anova") if main["seeds"] < FEW_SEEDS else None
-    judged = points if few is None else few
-    if judged["low"] is None:
-        effect = "may change"
-    else:
-        effect = "raise" if judged["low"] > 0 else "lower" if judged["high"] < 0 else "do not clearly change"
+    points, relative, judged = main["gain_points"], main["gain_relative"], trusted(main)
+    effects = {1: "raise", -1: "lower", 0: "do not clearly change", None: "may change"}
     baseline = f"{origin} faces alone" + (" at as many updates" if main["baseline"] == "real_long" else "")
-    told = [f"{ratio:g} generated faces for each of {summary.get('n_real', 'the')} {origin} ones {effect} the "
+    told = [f"{ratio:g} generated faces for each of {summary.get('n_real', 'the')} {origin} ones "
+            f"{effects[effect(main)]} the "
             f"accuracy: {main['accuracy']:.3f} against {main['baseline_accuracy']:.3f} with {baseline}, "
             f"{points['estimate']:+.1f} points ({points['low']:+.1f} to {points['high']:+.1f})"
             + ("" if relative["estimate"] is None else f", relative {relative['estimate']:+.0%} "
                f"({relative['low']:+.0%} to {relative['high']:+.0%})")
             + f"; {main['seeds']} seeds, test set {summary['test_set']}."]
-    if few and few["low"] is None:
-        told[0] += " How much other seeds would change cannot be told from these."
-    elif few:
-        told[0] += (f" With so few seeds analysis of variance is to be trusted, which says {few['low']:+.1f} to "
-                    f"{few['high']:+.1f} points"
-                    + (" and so does not exclude 0." if few["low"] <= 0 <= few["high"] else "."))
+    if effect(main) is None:
+        others = "seeds" if main["seeds"] < 2 else "people"
+        told[0] += f" How much other {others} would change cannot be told from these."
+    elif by_anova(main):
+        few = "seeds" if main["seeds"] < FEW_SEEDS else "people tested"
+        told[0] += (f" With so few {few} analysis of variance is to be trusted, which says {judged['low']:+.1f} to "
+                    f"{judged['high']:+.1f} points" + _relative(main)
+                    + (" and so does not exclude 0." if not effect(main) else "."))
     others = [(name, trusted(summary["contrasts"][name]))
               for name in ("generated", "augmented", "mixed_augmented", "external") if name in summary["contrasts"]]
     meaning = {"generated": "generated faces alone", "augmented": "classical augmentation alone",
-               "mixed_augmented": "both together", "external": "as many of the faces that the GANs learned from"}
+               "mixed_augmented": "both together", "external": "the GANs' training faces instead"}
     if others:
-        by_anova = [gain is not summary["contrasts"][name]["gain_points"] for name, gain in others]
-        told.append(f"Over the same baseline{' (by analysis of variance)' if all(by_anova) else ''}: " + "; ".join(
-            f"{meaning[name]} {gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f}"
-            f"{'; by analysis of variance' if anova and not all(by_anova) else ''})"
-            for (name, gain), anova in zip(others, by_anova, strict=True)) + ".")
+        few = [by_anova(summary["contrasts"][name]) for name, _ in others]
+        told.append(f"Over the same baseline{' (by analysis of variance)' if all(few) else ''}: " + "; ".join(
+            f"{meaning[name]}{_at_other_ratio(summary['contrasts'][name], ratio)} {gain['estimate']:+.1f} points "
+            f"({gain['low']:+.1f} to {gain['high']:+.1f}{'; by analysis of variance' if anova and not all(few) else ''}"
+            ")" for (name, gain), anova in zip(others, few, strict=True)) + ".")
     bound = summary["upper_bound"]
     told.append(f"More than {bound['ratio']:.1f} for each ({bound['low']:.1f} to {bound['high']:.1f}) did not help "
                 "further." if bound["identified"]
@@ -340,3 +383,16 @@ def sentences(summary, origin="real"):
                 if bound.get("preferred") is None
                 else "A point from which on more does not help is not identified within this grid.")
     return told
+
+
+def _relative(main):
+    """The relative gain by analysis of variance as an insertion, or nothing where it is not known."""
+    found = main.get("gain_relative_anova")
+    if not found or found["low"] is None:
+        return ""
+    return f", relative {found['low']:+.0%} to {found['high']:+.0%}{'' if effect(main) else ','}"
+
+
+def _at_other_ratio(contrast, ratio):
+    """An insertion that names an arm's ratio where it is not that of the answer."""
+    return "" if contrast["ratio"] in (0, ratio) else f" (ratio {contrast['ratio']:g})"

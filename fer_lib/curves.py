@@ -301,10 +301,15 @@ def gains_table(table, *, test_set, arm="mixed", baseline="real_long"):
     table : DataFrame as study.run returns it; it may hold several n_real and weights. The baseline at the same
         n_real is that of the closest ratio, whatever its weight. Rows without a baseline are left out.
     Returns a DataFrame: n_real, ratio, weight, split_seed, generator_seed, train_seed, gain (percentage points).
-    Raises FerError when nothing can be paired.
+    Raises FerError when nothing can be paired, or classifiers of the arm or the baseline differ in intensity,
+    truncation or stopping.
     """
     table = table[table["test_set"] == test_set]
     keys = ["n_real", *SEEDS]
+    for name in ("intensity", "truncation", "stopping"):
+        if any(table.loc[table["arm"] == each, name].nunique() > 1 for each in (arm, baseline) if name in table):
+            raise FerError(f"The table holds classifiers of several {name}, whose gains are not the same: pass the "
+                           "rows of one, as answer.rows_of chooses them.")
     base = table.loc[table["arm"] == baseline, [*keys, "ratio", "accuracy"]]
     pairs = table.loc[table["arm"] == arm, [*GROUP, *SEEDS, "accuracy"]].merge(base, on=keys, suffixes=("", "_base"))
     if pairs.empty:

@@ -4,7 +4,9 @@ from itertools import product
 
 from fer_lib.errors import FerError
 
-FEW_SEEDS = 8  # below, intervals by resampling hold their promise less well, see docs/RESULTS.md, "Intervals"
+# below, intervals by resampling hold their promise less well, see docs/RESULTS.md, "Intervals"
+FEW_SEEDS = 8
+FEW_SUBJECTS = 10
 
 
 def variance_design(levels=3):

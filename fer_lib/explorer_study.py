@@ -16,7 +16,7 @@ from scipy import stats
 
 from fer_lib import data, explorer_drawing, plots, statistics, study
 from fer_lib.errors import FerError
-from fer_lib.intervals import POINTS, trusted
+from fer_lib.intervals import POINTS, effect, trusted
 from fer_lib.labels import EXPRESSIONS
 
 AXES = ("weight", "intensity", "truncation")  # varied beside arm, n_real and ratio
@@ -238,7 +238,10 @@ def finding(summary, test_set):
     """
     found = summary["test_sets"][test_set]
     gained, bound = trusted(found["main_contrast"]), found["upper_bound"]
-    alone = ", one seed alone: how much others would change is not known" * (found["main_contrast"]["seeds"] < 2)
+    alone = ""
+    if effect(found["main_contrast"]) is None:
+        one = "seed" if found["main_contrast"]["seeds"] < 2 else "person"
+        alone = f", one {one} alone: how much others would change is not known"
     upper = "no ratio can be named beyond which more does not help"
     if bound["identified"]:
         upper = (f"beyond a ratio of {bound['ratio']:.1f} ({bound['low']:.1f} to {bound['high']:.1f}) "

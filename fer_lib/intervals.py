@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from fer_lib.design import FEW_SEEDS
+from fer_lib.design import FEW_SEEDS, FEW_SUBJECTS
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
 
@@ -25,6 +25,8 @@ def cluster_codes(clusters, n):
     clusters = np.asarray(clusters, dtype=object)
     if clusters.shape != (n,):
         raise FerError(f"{len(clusters)} subjects were given for {n} test images: give one per image.")
+    if pd.isna(clusters).any():
+        raise FerError("The subject of a test image is no name: give \"\" where it is not known.")
     alone = np.array([f"image {index}" for index in range(n)], dtype=object)
     return pd.factorize(np.where(clusters == "", alone, clusters))[0]
 
@@ -79,14 +81,39 @@ def interval(estimate, resampled, level=0.95):
     return {"estimate": float(estimate), "low": float(low), "high": float(high)}
 
 
-def trusted(gain):
-    """The interval of a gain to be trusted: where seeds are few, that by analysis of variance, if it is known.
+def by_anova(gain):
+    """Whether analysis of variance is to be trusted with a gain, and not resampling: where seeds or subjects are few.
 
-    gain : dict with seeds, gain_points and, from two seeds on, gain_points_anova, as the contrasts of summary.json.
-    Returns {estimate, low, high}, in points.
+    gain : dict with seeds, gain_points and, where they are known, test_groups and gain_points_anova, as the contrasts
+    of summary.json. False where the analysis has no interval, as for a single seed or subject.
     """
     anova = gain.get("gain_points_anova")
-    return anova if gain["seeds"] < FEW_SEEDS and anova and anova["low"] is not None else gain["gain_points"]
+    few = gain["seeds"] < FEW_SEEDS or gain.get("test_groups", FEW_SUBJECTS) < FEW_SUBJECTS
+    return bool(few and anova and anova["low"] is not None)
+
+
+def trusted(gain, what="gain_points"):
+    """The interval of a gain that is to be trusted, {estimate, low, high}; see `by_anova`.
+
+    what : "gain_points" or "gain_relative". With a single seed or subject none can be: then this one speaks of these
+    very seeds, or subjects, see `effect`.
+    """
+    anova = gain.get(f"{what}_anova") if by_anova(gain) else None
+    return anova if anova and anova["low"] is not None else gain[what]
+
+
+def trusted_p(gain):
+    """The p of no gain that belongs to `trusted`."""
+    anova = gain["gain_points_anova"]["p"] if by_anova(gain) else None
+    return gain["p"] if anova is None else anova
+
+
+def effect(gain):
+    """What a gain amounts to: 1 a gain, -1 a loss, 0 neither shown; None where one seed or subject cannot tell."""
+    found = trusted(gain)
+    if gain["seeds"] < 2 or gain.get("test_groups", 2) < 2:
+        return None
+    return 1 if found["low"] > 0 else -1 if found["high"] < 0 else 0
 
 
 def bootstrap_p(difference):
@@ -131,7 +158,8 @@ def anova_interval(scores, groups, *, counted=None, level=0.95):
     no number.
     Source: Hillis (2007), Statistics in Medicine 26, 596. As there the variance of groups is not taken to be negative,
     and here that of seeds neither: where they differ by less than what is left does, that takes the place, with the
-    freedom of both. Sums over groups of unequal sizes are linearised, Cochran (1977), section 6.
+    freedom of both. The degrees of freedom are Satterthwaite's (1946), those of groups among them, as test subjects,
+    unlike images, may be few. Sums over groups of unequal sizes are linearised, Cochran (1977), section 6.
     """
     scores = np.asarray(scores, float)
     counted = np.ones(len(groups), bool) if counted is None else np.asarray(counted, bool)
@@ -149,9 +177,13 @@ def anova_interval(scores, groups, *, counted=None, level=0.95):
     ms_seed, freedom = n_groups * (seed**2).sum() / (n_seeds - 1), n_seeds - 1
     if ms_seed < ms_left:
         ms_seed, freedom = ms_left, freedom * n_groups
-    total = ms_seed + max(n_seeds * (group**2).sum() / (n_groups - 1) - ms_left, 0.0)
+    ms_group = n_seeds * (group**2).sum() / (n_groups - 1)
+    total, doubt = ms_seed, ms_seed**2 / freedom
+    if ms_group > ms_left:
+        total += ms_group - ms_left
+        doubt += ms_group**2 / (n_groups - 1) + ms_left**2 / (n_seeds - 1) / (n_groups - 1)
     error = (total / n_seeds / n_groups) ** 0.5
-    freedom *= total**2 / ms_seed**2 if ms_seed > 0 else np.inf
+    freedom = total**2 / doubt if doubt > 0 else np.inf
     half = stats.t.ppf((1 + level) / 2, freedom) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error > 0 else None
     return {"estimate": float(mean), "low": float(mean - half), "high": float(mean + half), "p": p}
@@ -175,20 +207,35 @@ def paired_gain(correct_a, correct_b, *, clusters=None, resamples=10_000, level=
     resamples : int. level : coverage in (0, 1). seed : int. counted : as in `resampled_means`.
     Returns a dict: points {estimate, low, high} in percentage points; relative {estimate, low, high},
     the gain as a fraction of the accuracy of a (None where that is 0); p, two-sided, from the same resamples; anova
-    {estimate, low, high, p}, the points again by `anova_interval`.
+    {estimate, low, high, p}, the points again by `anova_interval`; relative_anova {estimate, low, high}, the relative
+    gain by the same (linearised, Cochran 1977, section 6.4); groups, how many subjects, or images where these are
+    unknown, were counted.
     Raises FerError unless both arrays have the same shape [seeds, images] with at least one of each that is counted.
     Source: Owen (2007), The pigeonhole bootstrap; percentile interval, Efron & Tibshirani (1993).
     """
     a, b = as_pairs(correct_a, correct_b)
     groups = cluster_codes(clusters, a.shape[1])
     anova = anova_interval(POINTS * (b.astype(float) - a), groups, counted=counted, level=level)
-    resampled_a, resampled_b = resampled_means([a, b], groups, resamples=resamples, seed=seed, counted=counted)
     kept = slice(None) if counted is None else np.asarray(counted, bool)
+    resampled_a, resampled_b = resampled_means([a, b], groups, resamples=resamples, seed=seed, counted=counted)
     mean_a, mean_b, difference = a[:, kept].mean(), b[:, kept].mean(), resampled_b - resampled_a
     return {"points": interval(POINTS * (mean_b - mean_a), POINTS * difference, level),
             "relative": _relative(mean_a, mean_b, resampled_a, difference, level),
+            "relative_anova": _relative_anova(a, b, groups, counted=counted, level=level),
             "p": bootstrap_p(difference),
-            "anova": anova}
+            "anova": anova,
+            "groups": len(np.unique(groups[kept]))}
+
+
+def fields(gain, seeds):
+    """What summary.json keeps of a gain.
+
+    gain : as `paired_gain` returns it. seeds : how many were paired.
+    Returns a dict: seeds, test_groups, gain_points, gain_relative, p, gain_points_anova, gain_relative_anova.
+    """
+    return {"seeds": seeds, "test_groups": gain["groups"], "gain_points": gain["points"],
+            "gain_relative": gain["relative"], "p": gain["p"], "gain_points_anova": gain["anova"],
+            "gain_relative_anova": gain["relative_anova"]}
 
 
 def as_pairs(*arms):
@@ -207,6 +254,19 @@ def _relative(accuracy_a, accuracy_b, resampled_a, difference, level):
         return {"estimate": None, "low": None, "high": None}
     possible = resampled_a > 0
     return interval(accuracy_b / accuracy_a - 1, difference[possible] / resampled_a[possible], level)
+
+
+def _relative_anova(a, b, groups, **options):
+    """mean(b) / mean(a) - 1 by analysis of variance of what the ratio leaves over, or None where a is never right."""
+    counted = options["counted"]
+    kept = slice(None) if counted is None else np.asarray(counted, bool)
+    mean = a[:, kept].mean()
+    if mean == 0:
+        return {"estimate": None, "low": None, "high": None}
+    ratio = b[:, kept].mean() / mean
+    found = anova_interval((b - ratio * a.astype(float)) / mean, groups, **options)
+    return {name: None if found[name] is None else float(found[name] + ratio - 1)
+            for name in ("estimate", "low", "high")}
 
 
 def accuracy_interval(correct, *, clusters=None, resamples=10_000, level=0.95, seed=0, counted=None):
@@ -228,17 +288,19 @@ def recovered_share(correct_base, correct_arm, correct_external, *, clusters=Non
 
     correct_base, correct_arm, correct_external : bool [seeds, images], paired as in `paired_gain`.
     Returns a dict: estimate, low, high (1: as good as the external faces themselves), and identified; where
-    the interval of external's own gain includes 0 there is nothing to divide by: identified is False and the
-    three numbers are None.
+    the interval of external's own gain that is to be trusted includes 0 there is nothing to divide by: identified is
+    False and the three numbers are None.
     Source: ratio of the two gains in each crossed resample, percentile interval.
     """
     arms = as_pairs(correct_base, correct_arm, correct_external)
     groups = cluster_codes(clusters, arms[0].shape[1])
     base, arm, external = resampled_means(arms, groups, resamples=resamples, seed=seed)
-    of_external = interval(arms[2].mean() - arms[0].mean(), external - base, level)
-    if of_external["low"] <= 0:
+    gain = {"seeds": len(arms[0]), "test_groups": int(groups.max()) + 1,
+            "gain_points": interval(arms[2].mean() - arms[0].mean(), external - base, level),
+            "gain_points_anova": anova_interval(arms[2].astype(float) - arms[0], groups, level=level)}
+    if trusted(gain)["low"] <= 0:
         return {"estimate": None, "low": None, "high": None, "identified": False}
-    share = (arms[1].mean() - arms[0].mean()) / of_external["estimate"]
+    share = (arms[1].mean() - arms[0].mean()) / gain["gain_points"]["estimate"]
     possible = external > base
     return {**interval(share, (arm - base)[possible] / (external - base)[possible], level), "identified": True}
 
@@ -250,7 +312,8 @@ def transfer(correct_a, correct_b, clusters=(None, None), *, resamples=10_000, l
         baseline. The test sets share their seeds; a subject who is in both is drawn for both.
     clusters : pair of subjects per image, as in `paired_gain`.
     Returns a dict: first, second (the gains), difference (second minus first), each {estimate, low, high} in
-    percentage points, and p of no difference.
+    percentage points, p of no difference, and difference_anova {estimate, low, high, p}, see `anova_interval`; with
+    few seeds or subjects the one to trust.
     """
     sizes = [np.atleast_2d(part).shape[1] for part in correct_a]
     a, b = as_pairs(*(np.concatenate([np.atleast_2d(part) for part in arm], axis=1) for arm in (correct_a, correct_b)))
@@ -263,19 +326,22 @@ def transfer(correct_a, correct_b, clusters=(None, None), *, resamples=10_000, l
         resampled.append(POINTS * (means[1] - means[0]))
         gains.append(POINTS * (b[:, counted].mean() - a[:, counted].mean()))
     difference = resampled[1] - resampled[0]
+    signs = np.where(second, 1 / second.mean(), -1 / (~second).mean())  # the mean of what they weigh is the difference
     return {"first": interval(gains[0], resampled[0], level), "second": interval(gains[1], resampled[1], level),
-            "difference": interval(gains[1] - gains[0], difference, level), "p": bootstrap_p(difference)}
+            "difference": interval(gains[1] - gains[0], difference, level), "p": bootstrap_p(difference),
+            "difference_anova": anova_interval(POINTS * signs * (b.astype(float) - a), groups, level=level)}
 
 
 def recall_gains(correct_a, correct_b, codes, **options):
     """Gain in recall of every expression, arm b minus arm a.
 
     correct_a, correct_b : bool [seeds, images]. codes : int [images], 0..5. options : as in `paired_gain`.
-    Returns dict expression -> {points, relative, p, anova, p_holm (adjusted over the expressions)}; absent
-    expressions are left out.
+    Returns dict expression -> what `paired_gain` returns and p_holm, the p to be trusted (see `trusted_p`) adjusted
+    over the expressions; absent expressions are left out.
     """
     codes = np.asarray(codes)
     found = {name: paired_gain(correct_a, correct_b, counted=codes == code, **options)
              for code, name in enumerate(EXPRESSIONS) if (codes == code).any()}
-    adjusted = holm([gain["p"] for gain in found.values()])
+    seeds = len(np.atleast_2d(correct_a))
+    adjusted = holm([trusted_p(fields(gain, seeds)) for gain in found.values()])
     return {name: {**gain, "p_holm": p} for (name, gain), p in zip(found.items(), adjusted, strict=True)}

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from fer_lib.design import FEW_SEEDS
-from fer_lib.intervals import trusted
+from fer_lib.design import FEW_SEEDS, FEW_SUBJECTS
+from fer_lib.intervals import by_anova, trusted
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
 COLUMN = 3.5  # inches, one column of a journal page
@@ -457,12 +457,12 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
     """Gains of all arms over one baseline, with the contrast declared beforehand on top.
 
     contrasts : list of dicts as summary's main_contrast and the values of its contrasts; the first is the main one.
-    Where seeds are fewer than FEW_SEEDS, intervals are those by analysis of variance, and a thin line is the one by
-    resampling. origin : "real" or "rendered".
+    Where seeds or people tested are few (intervals.by_anova), intervals are those by analysis of variance, and a thin
+    line is the one by resampling. origin : "real" or "rendered".
     """
-    few = [trusted(entry) is not entry["gain_points"] for entry in contrasts]
+    few = [by_anova(entry) for entry in contrasts]
     if any(few):
-        interval = (("" if all(few) else f"{interval}, with few seeds ")
+        interval = (("" if all(few) else f"{interval}, with few seeds or people ")
                     + f"95 % interval by analysis of variance; thin: {interval.removeprefix('95 % interval ')}")
     entries = [contrasts[0], *sorted(contrasts[1:], key=lambda entry: -entry["gain_points"]["estimate"])]
     heights = [-n - 0.35 * (n > 0) for n in range(len(entries))]
@@ -482,7 +482,7 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
 def _forest_row(axis, entry, height, *, main):
     colour, marker, _ = _style(entry["arm"])
     gain, resampled = trusted(entry), entry["gain_points"]
-    if gain is not resampled:
+    if by_anova(entry):
         axis.plot([resampled["low"], resampled["high"]], [height - 0.2] * 2, color=colour, linewidth=0.6)
     axis.errorbar(gain["estimate"], height, xerr=_reach_of(gain), color=colour, marker=marker, linestyle="",
                   markersize=7 if main or marker == "*" else 4.5, elinewidth=2 if main else 1)
@@ -515,8 +515,10 @@ def worth_curve(worth, *, origin="real"):
                       linestyle="", markersize=6, label=f"{worth['n_real']} {origin} + {n_generated:g} generated",
                       zorder=4)
         axis.axvspan(equivalent["low"], equivalent["high"], color=blue, alpha=0.13, linewidth=0, zorder=0)
+        beyond = equivalent["estimate"] >= sizes[-1]  # more than were measured: an arrow to the edge, no number
         axis.plot([worth["n_real"], equivalent["estimate"], equivalent["estimate"]],
-                  [accuracy["estimate"], accuracy["estimate"], 0], color=blue, linewidth=0.9, linestyle="--", zorder=2)
+                  [accuracy["estimate"], accuracy["estimate"], accuracy["estimate"] if beyond else 0], color=blue,
+                  linewidth=0.9, linestyle="--", zorder=2, marker=">" if beyond else "", markevery=[2])
         axis.set_xscale("log")
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.minorticks_off()
@@ -667,7 +669,7 @@ def axis_gains(rows, *, n_real, usual=None, origin="real"):
     Returns None where no axis was varied alone.
     """
     told = [row | {"gain_points": trusted(row)} for row in rows]
-    few = any(new["gain_points"] is not row["gain_points"] for new, row in zip(told, rows))
+    few = any(map(by_anova, rows))
     table, varied = pd.json_normalize(told), {}
     fixed = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0} | (usual or {})
     for name in AXIS_LABELS if rows else ():
@@ -698,7 +700,8 @@ def axis_gains(rows, *, n_real, usual=None, origin="real"):
         for axis in axes.flat[len(varied):]:
             axis.set_visible(False)
         figure.suptitle(f"gain of {origin} and generated faces over {origin} ones alone"
-                        + (f" (fewer than {FEW_SEEDS} seeds: interval by analysis of variance)" if few else ""),
+                        + (f" (fewer than {FEW_SEEDS} seeds or {FEW_SUBJECTS} people: interval by analysis of variance)"
+                           if few else ""),
                         fontsize=8)
         if len(table["test_set"].unique()) > 1:
             figure.legend(*_unique_handles(axes.flat[0]), loc="outside lower center", ncols=4)

@@ -110,7 +110,7 @@ def compare(results, other):
 
     results, other : folders results/<profile> with ratio_study.csv and predictions.npz.
     Returns a DataFrame, one row for each test set and kind of classifier (`KIND`) that both hold and that answered
-    differently: seeds (those that both have), other_accuracy, accuracy, gain_points, low, high and p of
+    differently, without those of a block with `crossed`: seeds (those that both have), other_accuracy, accuracy, gain_points, low, high and p of
     intervals.paired_gain, anova_low, anova_high.
     Raises FerError when a file is missing, the test images are not the same, or the studies have nothing in common.
     """
@@ -120,7 +120,7 @@ def compare(results, other):
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         (table, tests), (others, others_tests) = map(_opened, folders, (first, second))
         known = set(study.cells_of(others))
-        shared = [cell for cell in study.cells_of(table) if cell in known]
+        shared = [cell for cell in study.cells_of(table) if cell in known and answer.same_seeds(cell)]
         names = [name for name in tests if name in others_tests]
         if not shared or not names:
             raise FerError(f"{folders[0].name} and {folders[1].name} have no classifier, or no test set, in common: "

@@ -17,19 +17,20 @@ from PIL import Image
 from fer_lib import notebooks as nb
 from fer_lib import paths
 from fer_lib.errors import FerError
-from fer_lib.intervals import trusted
+from fer_lib.intervals import effect, fields, trusted, trusted_p
 
 FIGURES = {
     # File name or pattern -> (section, caption). Sections list their figures in this order.
-    "study_curve": ("answer", "Accuracy of every arm against the ratio of generated to {origin} faces, "
-                    "with 95 % intervals"),
+    "study_curve": ("answer", "Accuracy of every arm, against the ratio of generated to {origin} faces where there are "
+                    "several, with 95 % intervals by resampling"),
     "ratio_curve": ("answer", "Accuracy against the ratio of generated to {origin} faces, with 95 % intervals"),
     "study_gains_*[!0-9]": ("answer", "Gain of every arm over the baseline of equal updates, test set {rest}"),
     "study_gains_*_n[0-9]*": ("answer", "Gain of every arm over the baseline of equal updates, with another number of "
                               "{origin} faces"),
     "study_gains_*": ("answer", "Gain of every arm over the baseline of equal updates, test set {rest}"),
     "study_intensity*": ("answer", "Accuracy on faint and on strong expressions, test set {rest}"),
-    "study_axes": ("answer", "Gain with other numbers of {origin} faces, weights, intensities and truncations"),
+    "study_axes": ("answer", "Gain with other numbers of {origin} faces, weights, intensities or truncations, as far "
+                   "as they were planned"),
     "study_worth": ("answer", "What one generated face is worth"),
     "study_worth_n*": ("answer", "What one generated face is worth beside {rest} {origin} ones"),
     "study_confusions": ("answer", "How confusions change with generated faces"),
@@ -58,7 +59,8 @@ SOURCES = {
 SHARES = {
     "label_fidelity_share": "The judge's accuracy on generated faces ÷ on test faces",
     "label_fidelity_filtered_share": "The same, without the least convincing faces",
-    "coverage_unfiltered_share": "Variety of unseen faces that generated ones meet ÷ that test faces meet",
+    "coverage_unfiltered_share": "Variety of the faces that the GANs learned from which generated ones meet ÷ which "
+                                 "test faces meet",
     "coverage_share": "The same, without the least convincing faces",
     "identity_similarity_share": "Likeness of a face before and after ÷ of two pictures of one person",
     "gan_train_share": "Accuracy after training on generated faces alone ÷ on as many {origin} ones",
@@ -103,12 +105,13 @@ def verdicts(summary, origin):
     """One sentence per test set: what generated faces did to accuracy at the headline ratio."""
     told = []
     for name, test in summary.get("test_sets", {}).items():
-        gain, ratio = trusted(test["main_contrast"]), summary["headline_ratio"]
-        effect = ("cannot be told from one seed" if test["main_contrast"]["seeds"] < 2 else "helped" if gain["low"] > 0
-                  else "did harm" if gain["high"] < 0 else "neither help nor harm was shown")
-        told.append({"test_set": name, "n_test": test["n_test"], "effect": effect, "gain": gain,
-                     "relative": test["gain_relative"], "without": test["real_accuracy"]["estimate"],
-                     "text": f"{ratio:g} generated faces for each {origin} one",
+        main = test["main_contrast"]
+        effects = {1: "helped", -1: "did harm", 0: "neither help nor harm was shown",
+                   None: f"cannot be told from one {'seed' if main['seeds'] < 2 else 'person'}"}
+        told.append({"test_set": name, "n_test": test["n_test"], "effect": effects[effect(main)],
+                     "gain": trusted(main), "relative": trusted(main, "gain_relative"),
+                     "without": main["baseline_accuracy"],
+                     "text": f"{summary['headline_ratio']:g} generated faces for each {origin} one",
                      "bound": bound(test["upper_bound"])})
     return told
 
@@ -125,16 +128,37 @@ def bound(found):
 
 
 def gains(summary):
-    """Rows of the table of gains: each ratio and each control of each test set."""
+    """Rows of the table of gains: the declared comparison, each other ratio and each control of each test set.
+
+    gain_points are those to be trusted, p belongs to them: of the declared comparison as it is, of the others p_holm.
+    """
     rows = []
     for name, test in summary.get("test_sets", {}).items():
-        rows += [{"test_set": name, "what": f"mixed, ratio {row['ratio']:g}", **row}
-                 for row in test.get("by_ratio", [])]
-        for control, row in test.get("controls", {}).items():
-            if isinstance(row, dict) and "gain_points" in row:
-                ratio = f", ratio {row['ratio']:g}" if "ratio" in row else ""
-                rows.append({"test_set": name, "what": f"{words(control)}{ratio}", **row})
+        declared = test["main_contrast"]
+        told = [(declared, ", declared beforehand", trusted_p(declared))]
+        told += [({"arm": "mixed", **row}, "", row["p_holm"]) for row in test["by_ratio"]
+                 if row["ratio"] != declared["ratio"]]
+        told += [(row, "", row["p_holm"]) for row in test["contrasts"].values()]
+        rows += [{"test_set": name, "what": words(row["arm"]) + (f", ratio {row['ratio']:g}" if row["ratio"] else "")
+                  + note, "gain_points": trusted(row), "accuracy": row["accuracy"], "p": p} for row, note, p in told]
     return rows
+
+
+def recall_table(test):
+    """Gain in recall of every expression in the declared comparison, with the interval to be trusted: DataFrame.
+
+    test : one of the test_sets of summary.json. Columns: expression, gain, low, high (points), p_holm.
+    """
+    seeds = test["main_contrast"]["seeds"]
+    rows = [{"expression": name, **trusted(fields(gain, seeds)), "p_holm": gain["p_holm"]}
+            for name, gain in test["expressions"].items()]
+    table = pd.DataFrame(rows).rename(columns={"estimate": "gain"})
+    return table[["expression", "gain", "low", "high", "p_holm"]].round({"gain": 1, "low": 1, "high": 1, "p_holm": 3})
+
+
+def in_points(gain):
+    """{estimate, low, high} as `+2.3 points (-1.3 to +6.0)`."""
+    return f"{gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f})"
 
 
 def span(rows):

@@ -8,8 +8,8 @@ from fer_lib.diagnostics import (accuracy_by_intensity, brier_scores, calibratio
                                  expected_calibration_error, gain_by_intensity, intensity_slope, stack_predictions)
 from fer_lib.design import variance_design
 from fer_lib.errors import FerError
-from fer_lib.intervals import (accuracy_interval, anova_interval, cluster_codes, holm, paired_gain, recall_gains,
-                               recovered_share, resampled_means, seed_interval, transfer)
+from fer_lib.intervals import (accuracy_interval, anova_interval, cluster_codes, fields, holm, paired_gain,
+                               recall_gains, recovered_share, resampled_means, seed_interval, transfer, trusted_p)
 from fer_lib.labels import EXPRESSIONS
 from fer_lib.variance import image_variance, variance_split
 
@@ -29,10 +29,11 @@ REFERENCE = "real_long"  # the arm of the main contrast's baseline: real only, a
 def accuracy_by_ratio(table, *, level=0.95):
     """Mean accuracy over seeds of every arm, ratio and test set, with its t interval.
 
-    table : DataFrame as study.run returns it.
+    table : DataFrame as study.run returns it; of one kind of classifiers, see `check_one_kind`.
     Returns a DataFrame: test_set, arm, ratio, seeds, n_generated, accuracy, low, high (fractions); `low`
     and `high` describe the spread over training seeds only, not over test images.
     """
+    check_one_kind(table)
     columns = ["test_set", "arm", "ratio", "seeds", "n_generated", "accuracy", "low", "high"]
     rows = []
     for (test_set, arm, ratio), group in table.groupby(["test_set", "arm", "ratio"], sort=False):
@@ -44,12 +45,34 @@ def accuracy_by_ratio(table, *, level=0.95):
 def recall_by_expression(table, *, level=0.95):
     """Mean recall over seeds of every expression, arm, ratio and test set, with its t interval.
 
-    table : DataFrame as study.run returns it.
+    table : DataFrame as study.run returns it; of one kind of classifiers, see `check_one_kind`.
     Returns a DataFrame: test_set, arm, ratio, expression, recall, low, high (fractions).
     """
+    check_one_kind(table)
     rows = [(*key, name, *seed_interval(group[f"recall_{name}"], level=level).values())
             for key, group in table.groupby(["test_set", "arm", "ratio"], sort=False) for name in EXPRESSIONS]
     return pd.DataFrame(rows, columns=["test_set", "arm", "ratio", "expression", "recall", "low", "high"])
+
+
+def check_one_kind(table):
+    """Raise FerError where rows of one test set, arm and ratio differ in anything but their seeds.
+
+    table : DataFrame as study.run returns it, or some of its rows or columns.
+    """
+    kinds = [name for name in ("n_real", "weight", "intensity", "truncation", "stopping") if name in table]
+    counts = table.groupby(["test_set", "arm", "ratio"])[kinds].nunique()
+    mixed_up = [name for name in kinds if (counts[name] > 1).any()]
+    if mixed_up:
+        raise FerError(f"The table holds classifiers of several {mixed_up[0]}, which have no common mean: pass the rows "
+                       "of one, as answer.rows_of chooses them.")
+
+
+def same_seeds(rows):
+    """Whether split, generator and training have one seed, as in all comparisons seed by seed: bool Series.
+
+    rows : DataFrame with the columns of SEEDS. A block with `crossed` has others, which are no further repetitions.
+    """
+    return (rows["split_seed"] == rows["generator_seed"]) & (rows["generator_seed"] == rows["train_seed"])
 
 
 def gains_over_seeds(table, *, baseline=REFERENCE, level=0.95):
@@ -61,7 +84,7 @@ def gains_over_seeds(table, *, baseline=REFERENCE, level=0.95):
     these very test images, so beside intervals over both, see paired_gain, where seeds are few).
     """
     keys = ["test_set", "n_real", *SEEDS]
-    rows = table[table["stopping"] == "updates"]
+    rows = table[(table["stopping"] == "updates") & same_seeds(table)]
     base = rows[rows["arm"] == baseline].set_index(keys)["accuracy"].rename("before")
     rows = rows[rows["arm"] != baseline].join(base, on=keys).dropna(subset="before")
     kinds = ["test_set", "n_real", "arm", "ratio", "weight", "intensity", "truncation"]
@@ -114,13 +137,15 @@ def gains_against(arms, baseline, *, seeds=None, keys=None, **options):
     arms : dict (arm, ratio) -> bool [seeds, images]. baseline : a key of it.
     seeds : as `seeds_of` returns it; needed where arms have different seeds. keys : which arms, or None for all.
     options : as in intervals.paired_gain.
-    Returns dict (arm, ratio) -> {points, relative, p, anova, seeds}, without the baseline itself.
+    Returns dict (arm, ratio) -> what intervals.paired_gain returns, the accuracies of both on these seeds (accuracy,
+    baseline_accuracy) and the number of seeds, without the baseline itself.
     """
     found = {}
     for key in (arms if keys is None else keys):
         if key != baseline:
             a, b = paired(arms, seeds, baseline, key)
-            found[key] = {**paired_gain(a, b, **options), "seeds": len(a)}
+            found[key] = {**paired_gain(a, b, **options), "seeds": len(a), "accuracy": float(b.mean()),
+                          "baseline_accuracy": float(a.mean())}
     return found
 
 
@@ -153,17 +178,19 @@ def summary(table, correct, *, headline_ratio, test_set, clusters=None, codes=No
             that is absent;
         main_contrast: the same in full:
             arm, ratio, baseline, baseline_ratio, seeds, equal_updates (None where the table has no updates), accuracy,
-            baseline_accuracy, gain_points, gain_relative, p, gain_points_anova (see intervals.anova_interval; for few
-            seeds);
+            baseline_accuracy, test_groups (test subjects, or images where these are unknown), gain_points,
+            gain_relative, p, gain_points_anova and gain_relative_anova (see intervals.anova_interval; for few seeds or
+            subjects);
         contrasts: every other arm at the headline ratio, or its own closest to it, over the same baseline, as in
-            main_contrast, with p_holm over these arms;
-        recovered: share of external's gain that each arm recovers {estimate, low, high, identified}; {} without
-            the arm external;
+            main_contrast, with p_holm over these arms, of the p to be trusted (intervals.trusted_p);
+        recovered: share of external's gain that each arm of its ratio, or of none, recovers {estimate, low, high,
+            identified, ratio, external_ratio}; {} without the arm external;
         upper_bound, see curves.upper_bound, and start, the arm that stands for ratio 0 (the same baseline);
         controls, one entry per arm other than the baseline and mixed, over the baseline;
-    and in test_sets also by_ratio (gain at every ratio, p adjusted by Holm over ratios), n_test, real_accuracy, p, and
-    with codes expressions (gain in recall in the main contrast). transfer: further test set -> arm -> its gains on the
-    headline's and on that test set and their difference (see intervals.transfer), over the same baseline.
+    and in test_sets also by_ratio (gain of mixed at every ratio, p adjusted by Holm over ratios), generated_by_ratio
+    (the same of generated faces alone), n_test, real_accuracy, p, and with codes expressions (gain in recall in the
+    main contrast). transfer: further test set -> arm -> its gains on the headline's and on that test set and their
+    difference (see intervals.transfer), over the same baseline. seeds: of the main contrast.
     Raises FerError when the headline's ratio or test set, or both `real` and `real_long`, are missing.
     """
     if test_set not in correct:
@@ -175,7 +202,7 @@ def summary(table, correct, *, headline_ratio, test_set, clusters=None, codes=No
              for name, arms in correct.items()}
     entries = ("gain_points", "gain_relative", "main_contrast", "contrasts", "recovered", "upper_bound", "controls")
     return {"headline_ratio": float(headline_ratio), "test_set": test_set,
-            "seeds": int(table["train_seed"].nunique()), **{name: tests[test_set][name] for name in entries},
+            "seeds": tests[test_set]["main_contrast"]["seeds"], **{name: tests[test_set][name] for name in entries},
             "transfer": _transfers(table, correct, headline_ratio, test_set, clusters, options), "test_sets": tests}
 
 
@@ -193,12 +220,13 @@ def _summary_of_test(table, arms, headline_ratio, codes, options):
              "real_accuracy": accuracy_interval(arms[base], **options),
              "gain_points": over_base[headline]["points"], "gain_relative": over_base[headline]["relative"],
              "p": over_base[headline]["p"],
-             "main_contrast": _contrast(table, arms, seeds, headline, base, over_base[headline]),
-             "contrasts": _contrasts(table, arms, seeds, headline, base, over_base),
+             "main_contrast": _contrast(table, headline, base, over_base[headline]),
+             "contrasts": _contrasts(table, arms, headline, base, over_base),
              "recovered": _recovered(arms, seeds, base, headline_ratio, options),
              "upper_bound": {**_bound_of_test(arms, seeds, base, options), "start": base[0]},
-             "by_ratio": _by_ratio(arms, over_base),
-             "controls": {_control_name(arm): _control(arms, closest(arms, arm, headline_ratio), over_base)
+             "by_ratio": _by_ratio("mixed", over_base),
+             "generated_by_ratio": _by_ratio("generated", over_base),
+             "controls": {_control_name(arm): _control(closest(arms, arm, headline_ratio), over_base)
                           for arm in controls}}
     if codes is not None:
         found["expressions"] = recall_gains(*paired(arms, seeds, base, headline), codes, **options)
@@ -210,13 +238,11 @@ def baseline_of(arms, headline_ratio):
     return closest(arms, REFERENCE, headline_ratio) or ("real", 0.0)
 
 
-def _contrast(table, arms, seeds, key, base, gain):
+def _contrast(table, key, base, gain):
     """One arm over the baseline, with what is needed to judge whether the comparison is fair."""
-    of_base, of_arm = paired(arms, seeds, base, key)
-    return {"arm": key[0], "ratio": key[1], "baseline": base[0], "baseline_ratio": base[1], "seeds": gain["seeds"],
-            "equal_updates": _equal_updates(table, key, base), "accuracy": float(of_arm.mean()),
-            "baseline_accuracy": float(of_base.mean()), "gain_points": gain["points"],
-            "gain_relative": gain["relative"], "p": gain["p"], "gain_points_anova": gain["anova"]}
+    return {"arm": key[0], "ratio": key[1], "baseline": base[0], "baseline_ratio": base[1],
+            "equal_updates": _equal_updates(table, key, base), "accuracy": gain["accuracy"],
+            "baseline_accuracy": gain["baseline_accuracy"], **fields(gain, gain["seeds"])}
 
 
 def _equal_updates(table, *keys):
@@ -227,33 +253,33 @@ def _equal_updates(table, *keys):
     return counts[0] == counts[1]
 
 
-def _contrasts(table, arms, seeds, headline, base, gains):
+def _contrasts(table, arms, headline, base, gains):
     """Every arm but the headline's and the baseline, over the baseline, with p adjusted over these arms."""
     names = dict.fromkeys(arm for arm, _ in arms if arm not in ("mixed", base[0]))
     keys = [closest(arms, name, headline[1]) for name in names]
-    adjusted = holm([gains[key]["p"] for key in keys])
-    return {key[0]: {**_contrast(table, arms, seeds, key, base, gains[key]), "p_holm": p}
-            for key, p in zip(keys, adjusted, strict=True)}
+    found = {key[0]: _contrast(table, key, base, gains[key]) for key in keys}
+    adjusted = holm([trusted_p(contrast) for contrast in found.values()])
+    return {name: {**contrast, "p_holm": p} for (name, contrast), p in zip(found.items(), adjusted, strict=True)}
 
 
 def _recovered(arms, seeds, base, headline_ratio, options):
-    """Share of external's gain over the baseline that each other arm recovers."""
+    """Share of external's gain over the baseline that each other arm recovers, where it adds as many images or none."""
     external = closest(arms, "external", headline_ratio)
     if external is None:
         return {}
     names = dict.fromkeys(arm for arm, _ in arms if arm not in ("external", "real", base[0]))
-    keys = [closest(arms, name, headline_ratio) for name in names]
-    return {key[0]: recovered_share(*paired(arms, seeds, base, key, external), **options) for key in keys}
+    keys = [key for key in (closest(arms, name, external[1]) for name in names) if key[1] in (0, external[1])]
+    return {key[0]: recovered_share(*paired(arms, seeds, base, key, external), **options)
+            | {"ratio": key[1], "external_ratio": external[1]} for key in keys}
 
 
-def _by_ratio(arms, gains):
-    """One entry per ratio of `mixed`: accuracy and gain, with p adjusted over the ratios."""
-    ratios = sorted(ratio for arm, ratio in arms if arm == "mixed" and ("mixed", ratio) in gains)
-    found = [gains["mixed", ratio] for ratio in ratios]
-    return [{"ratio": ratio, "accuracy": float(arms["mixed", ratio].mean()), "seeds": gain["seeds"],
-             "gain_points": gain["points"], "gain_relative": gain["relative"], "p": gain["p"], "p_holm": p,
-             "gain_points_anova": gain["anova"]}
-            for ratio, gain, p in zip(ratios, found, holm([gain["p"] for gain in found]), strict=True)]
+def _by_ratio(arm, gains):
+    """One entry per ratio of an arm: accuracy and gain, with p adjusted over the ratios."""
+    keys = sorted(key for key in gains if key[0] == arm)
+    found = [{"ratio": key[1], "accuracy": gains[key]["accuracy"], **fields(gains[key], gains[key]["seeds"])}
+             for key in keys]
+    adjusted = holm([trusted_p(row) for row in found])
+    return [{**row, "p_holm": p} for row, p in zip(found, adjusted, strict=True)]
 
 
 def _bound_of_test(arms, seeds, base, options):
@@ -274,10 +300,10 @@ def _control_name(arm):
     return "generated_only" if arm == "generated" else arm
 
 
-def _control(arms, key, gains):
+def _control(key, gains):
     """A control arm at the headline ratio, or at its own ratio closest to it."""
     gain = gains[key]
-    return {"ratio": key[1], "accuracy": float(arms[key].mean()), "gain_points": gain["points"],
+    return {"ratio": key[1], "accuracy": gain["accuracy"], "gain_points": gain["points"],
             "gain_relative": gain["relative"], "p": gain["p"]}
 
 
@@ -291,5 +317,6 @@ def _transfers(table, correct, headline_ratio, first, clusters, options):
                 pairs = [paired(correct[name], seeds_of(table, name), base, key) for name in (first, other)]
                 change = transfer(*zip(*pairs, strict=True), (clusters.get(first), clusters.get(other)), **options)
                 found.setdefault(other, {})[key[0]] = {first: change["first"], other: change["second"],
-                                                       "difference": change["difference"], "p": change["p"]}
+                                                       **{name: change[name] for name in
+                                                          ("difference", "p", "difference_anova")}}
     return found

@@ -11,6 +11,7 @@ from test_study import BANK, GAN_POOL, KEPT, POOL, two_test_sets
 from fer_lib import answer, explorer_study, paths, predictions, runs, study
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
+from fer_lib.intervals import fields, paired_gain
 
 USUAL = dict(arms=["real", "real_long", "mixed", "generated", "external"], ratios=[1], n_real=24, n_seeds=2)
 BLOCKS = [{}, {"arms": ["mixed"], "stopping": "paper"}, {"arms": ["mixed"], "ratios": [0.5, 2]},
@@ -85,7 +86,7 @@ def test_one_seed_has_an_answer_that_says_what_it_cannot_tell():
 
 def test_only_intervals_by_analysis_of_variance_are_called_so():
     def gain(seeds, low):
-        return {"seeds": seeds, "accuracy": 0.5, "baseline_accuracy": 0.4, "baseline": "real_long",
+        return {"seeds": seeds, "accuracy": 0.5, "baseline_accuracy": 0.4, "baseline": "real_long", "ratio": 5.0,
                 "gain_points": {"estimate": 10.0, "low": low, "high": 18.0},
                 "gain_relative": {"estimate": None, "low": None, "high": None},
                 "gain_points_anova": {"estimate": 10.0, "low": 4.0, "high": 16.0, "p": 0.1}}
@@ -93,6 +94,9 @@ def test_only_intervals_by_analysis_of_variance_are_called_so():
              "contrasts": {"generated": gain(8, 2.0), "augmented": gain(3, 2.0)}, "upper_bound": {"identified": False}}
     told = answer.sentences(found)[1]
     assert "(+2.0 to +18.0); " in told and "(+4.0 to +16.0; by analysis of variance)" in told
+    assert "generated faces alone +10.0" in told
+    found["contrasts"]["generated"]["ratio"] = 1.0
+    assert "generated faces alone (ratio 1) +10.0" in answer.sentences(found)[1]
     found["contrasts"].pop("generated")
     assert "baseline (by analysis of variance): " in answer.sentences(found)[1]
 
@@ -107,6 +111,42 @@ def test_with_few_seeds_the_verdict_is_that_of_the_interval_to_be_trusted(seeds,
     told = answer.sentences({"main_contrast": main, "headline_ratio": 5.0, "test_set": "lab", "contrasts": {},
                              "upper_bound": {"identified": False, "at_most": 2.0}})
     assert f" {words} the accuracy" in told[0] and "relative" not in told[0] and "More than 2.0" in told[1]
+
+
+@pytest.mark.parametrize("seeds, people, words", [(1, 30, "other seeds"), (8, 1, "other people"),
+                                                  (8, 5, "so few people tested"), (8, 30, None)])
+def test_few_people_are_too_few_to_tell_as_few_seeds_are(seeds, people, words):
+    rng = np.random.default_rng(3)
+    scores = rng.random((2, seeds, 60)) < [[[0.3]], [[0.9]]]
+    gain = paired_gain(*scores, clusters=[f"person {index % people}" for index in range(60)], resamples=200)
+    main = {"accuracy": 0.9, "baseline_accuracy": 0.3, "baseline": "real_long", **fields(gain, seeds)}
+    told = answer.sentences({"main_contrast": main, "headline_ratio": 5.0, "test_set": "lab", "contrasts": {},
+                             "upper_bound": {"identified": False, "at_most": 2.0}})[0]
+    assert ("raise" if min(seeds, people) > 1 else "may change") in told
+    assert "variance" not in told and "cannot be told" not in told if words is None else words in told
+
+
+def test_what_a_quirk_fakes_is_the_difference_of_the_gains(found):
+    *_, summary = found
+    rows = {(row["test_set"], row["quirk"]): row for row in summary["authors_mode"]}
+    for (name, quirk), row in rows.items():
+        if quirk != "none":
+            more = row["gain_points"]["estimate"] - rows[name, "none"]["gain_points"]["estimate"]
+            assert row["faked_points"]["estimate"] == pytest.approx(more)
+            assert row["faked_points_anova"]["estimate"] == pytest.approx(more)
+
+
+@pytest.mark.parametrize("change, complaint", [({"tests": {}}, "no test set"), ({"n_real": 100}, "no arm mixed"),
+                                               ({"tests": "fewer"}, "tested on 24 images of lab, but 6 are given"),
+                                               ({"tests": "other"}, "no test set 'street'")])
+def test_an_answer_that_cannot_be_had_is_refused(found, change, complaint):
+    cells, table, folder, tests, _ = found
+    other = {"fewer": {"lab": tests["lab"].select(np.arange(6))}, "other": {"street": tests["lab"]}}
+    options = {"tests": tests, "n_real": 24} | change
+    if isinstance(options["tests"], str):
+        options["tests"] = other[options["tests"]]
+    with pytest.raises(FerError, match=complaint):
+        answer.analyse(table, cells, folder, headline_ratio=1, **options)
 
 
 def test_a_study_of_another_intensity_has_its_answer(tmp_path):
@@ -161,7 +201,7 @@ def test_the_answer_is_plain_and_holds_all_that_was_planned(found):
     assert ({"main_contrast", "axes", "worth", "variance", "paper_stopping", "authors_mode", "other_n_real"}
             <= summary.keys())
     assert summary["main_contrast"]["baseline"] == "real_long" and summary["main_contrast"]["equal_updates"]
-    assert {row["quirk"] for row in summary["authors_mode"]} == {"none", "more_updates", *study.QUIRKS}
+    assert {row["quirk"] for row in summary["authors_mode"]} == {"none", "paper_stopping", *study.QUIRKS}
     assert {size: other["worth"]["n_real"] for size, other in summary["other_n_real"].items()} == {"12": 12, "18": 18}
     assert set(summary["paper_stopping"]) == {"lab", "wild"}
 
@@ -213,7 +253,8 @@ def test_two_studies_are_compared_classifier_by_classifier(found, tmp_path, prof
     gained = predictions.compare(*(paths.results_folder(name) for name in ("mine", "theirs")))
     assert set(gained["arm"]) == {"mixed"} and set(gained["test_set"]) == {"lab"} and (gained["accuracy"] == 1).all()
     assert gained["gain_points"].to_numpy() == pytest.approx(100 * (1 - gained["other_accuracy"]).to_numpy())
-    assert gained["seeds"].sum() == len(changed)
+    crossed = [cell for cell in cells if f"{cell.name}/lab" in changed and not answer.same_seeds(cell)]
+    assert crossed and gained["seeds"].sum() == len(changed) - len(crossed)  # which are no further repetitions
     assert predictions.compare(*[paths.results_folder("mine")] * 2).empty
     assert predictions.main(["mine", "--against", "theirs"]) == 0 and "gain_points" in capsys.readouterr().out
     assert predictions.main(["mine", "--against", "none"]) == 1 and "is missing" in capsys.readouterr().err
@@ -326,10 +367,11 @@ def test_few_seeds_have_the_interval_that_holds_with_few(found):
     assert "2.0 points (-4.5 to +8.5)" in answer.sentences(summary)[1]
     summary["contrasts"][other] |= {"seeds": 8, "gain_points": {"estimate": 2.0, "low": 0.5, "high": 3.5}}
     assert "2.0 points (+0.5 to +3.5)" in answer.sentences(summary)[1]
-    summary["main_contrast"] |= {"seeds": 3, "gain_points_anova": {"estimate": 5.0, "low": -1.25, "high": 11.0}}
-    assert "-1.2 to +11.0 points and so does not exclude 0" in answer.sentences(summary)[0]
+    summary["main_contrast"] |= {"seeds": 3, "gain_points_anova": {"estimate": 5.0, "low": -1.25, "high": 11.0},
+                                 "gain_relative_anova": {"estimate": 0.4, "low": -0.1, "high": 0.9}}
+    assert "-1.2 to +11.0 points, relative -10% to +90%, and so does not exclude 0" in answer.sentences(summary)[0]
     summary["main_contrast"]["gain_points_anova"]["low"] = 1.0
-    assert "+1.0 to +11.0 points." in answer.sentences(summary)[0]
+    assert "+1.0 to +11.0 points, relative -10% to +90%." in answer.sentences(summary)[0]
     summary["main_contrast"]["seeds"] = 8
     assert "variance" not in answer.sentences(summary)[0]
 

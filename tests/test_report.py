@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import run_all
-from fer_lib import report, runs
+from fer_lib import paths, report, runs
 from fer_lib.errors import FerError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -142,10 +142,22 @@ def test_numbers_on_the_page_are_those_of_the_results(project):
     summary = json.loads((project / "results" / "demo" / "summary.json").read_text())
     text = Elements(page_of(project)).text
     for test in summary["test_sets"].values():
-        resampled, judged = ({end: report.signed(interval[end]) for end in ("estimate", "low", "high")}
-                             for interval in (test["gain_points"], test["main_contrast"]["gain_points_anova"]))
+        main = test["main_contrast"]
+        judged = {end: report.signed(main["gain_points_anova"][end]) for end in ("estimate", "low", "high")}
         assert f"{judged['estimate']} points" in text and f"({judged['low']} to {judged['high']})" in text
-        assert f"{resampled['low']} to {resampled['high']}" in text
+        relative = {end: report.percent(main["gain_relative_anova"][end]) for end in ("low", "high")}
+        assert f"({relative['low']} to {relative['high']})" in text
+        assert f"{main['gain_points_anova']['p']:.2g}" in text
+
+
+def test_the_declared_comparison_keeps_its_p_and_the_others_are_adjusted():
+    summary = json.loads((paths.REPOSITORY / "results" / "fer2013" / "summary.json").read_text(encoding="utf-8"))
+    rows, test = {row["what"]: row for row in report.gains(summary)}, summary["test_sets"]["test"]
+    assert rows["mixed, ratio 5, declared beforehand"]["p"] == test["main_contrast"]["p"]
+    assert rows["augmented"]["p"] == test["contrasts"]["augmented"]["p_holm"]
+    others = [row for row in test["by_ratio"] if row["ratio"] != 5]
+    assert [rows[f"mixed, ratio {row['ratio']:g}"]["p"] for row in others] == [row["p_holm"] for row in others]
+    assert len(rows) == 1 + len(others) + len(test["contrasts"])
 
 
 def test_text_from_files_is_text_on_the_page(project):
