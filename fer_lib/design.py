@@ -4,9 +4,7 @@ from itertools import product
 
 from fer_lib.errors import FerError
 
-# below, intervals by resampling hold their promise less well, see docs/RESULTS.md, "Intervals"
-FEW_SEEDS = 8
-FEW_SUBJECTS = 10
+FEW_SEEDS = 8  # below, intervals by resampling hold their promise less well, see docs/RESULTS.md, "Intervals"
 
 
 def variance_design(levels=3):

@@ -45,7 +45,8 @@ GRID = {**STILL, "max_width": "1160px", "grid_gap": "8px"}
 TILES = {**GRID,  # 8 columns, 4 on a phone
          "grid_template_columns": "repeat(auto-fill, minmax(min(124px, max(22%, 68px)), 1fr))"}
 LARGE = {**GRID, "grid_template_columns": "repeat(auto-fit, minmax(150px, 1fr))", "align_items": "flex-start"}
-WHAT = {"real": "real photographs", "rendered": "rendered faces, the built-in stand-in for photographs"}
+WHAT = {"real": "real photographs", "rendered": "rendered faces, the built-in stand-in for photographs",
+        "unknown": "faces that the files of their weights do not name"}
 SHIPPED = {"demo": "built-in", "built_in": "built-in", "built_in_study": "built-in",
            "fer2013": "fer2013"}  # profile -> folder below weights/
 
@@ -54,26 +55,32 @@ SHIPPED = {"demo": "built-in", "built_in": "built-in", "built_in_study": "built-
 
 @dataclass(frozen=True)
 class Opened:
-    """Generators that are ready: gans and weights, the networks and their files; pool, Faces that they learned from,
-    or None.
+    """Generators that are ready: gans and weights, the networks and their files; pool, Faces that the first one learned
+    from, or None.
 
-    origin, n, image_size : of what they learned from. n_sequences : frames of sequences that the second one learned
-    from beside it. referee : referee.Referee of such faces, or None.
+    seen : for each what its file says that it learned from, a dict of weights.trace, or None where it does not.
+    image_size : of their faces. referee : referee.Referee of such faces, or None.
     """
 
     gans: tuple
     weights: tuple
     pool: Faces | None
-    origin: str
-    n: int
+    seen: tuple
     image_size: int
     referee: Referee | None = None
-    n_sequences: int = 0
+
+    @property
+    def origin(self):
+        """Of what they learned from: "real", "rendered", "unknown", or two of these joined by "and"."""
+        return " and ".join(dict.fromkeys(each["origin"] if each else "unknown" for each in self.seen))
 
     @property
     def learned_from(self):
         """In words, see weights.describe."""
-        return weights.describe(vars(self))
+        first, second = map(weights.describe, self.seen)
+        if first == second or all(self.seen) and len({each["fingerprint"] for each in self.seen}) == 1:
+            return second  # it tells of sequences, too
+        return f"{first}, the second one on {second}"
 
 
 def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool="faces", device="cpu"):
@@ -88,8 +95,7 @@ def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool
     try:
         files = [workspace.require(name).path / "generator.safetensors" for name in names]
         faces = data.load(workspace.require(pool).path)["pool"]
-        facts = {"origin": faces.origin, "n": len(faces), "image_size": faces.image_size}
-        facts |= weights.read_metadata(files[0])["trained_on"] or {}
+        image_size = faces.image_size
         faces = faces if weights.has_seen(files[0], faces) else None
     except FerError:
         if workspace.profile not in SHIPPED:
@@ -99,11 +105,10 @@ def open_generators(workspace, names=("identity_gan", "expression_gan"), *, pool
         files = [folder / "identity.safetensors", folder / "expression.safetensors"]
         for file in files:
             workspace.read_external(file)
-        facts = weights.read_metadata(files[0])["trained_on"]
+        image_size = weights.read_metadata(files[0])["trained_on"]["image_size"]
     gans = tuple(weights.load_generator(path, device=device) for path in files)
-    facts["n_sequences"] = (weights.read_metadata(files[1])["trained_on"] or {}).get("n_sequences", 0)
-    return Opened(gans, tuple(files), faces,
-                  **{name: facts[name] for name in ("origin", "n", "image_size", "n_sequences")},
+    seen = tuple(weights.read_metadata(path)["trained_on"] for path in files)
+    return Opened(gans, tuple(files), faces, seen, image_size,
                   referee=_open_referee(workspace, device) if own else referee.open_shipped(folder, device=device))
 
 
@@ -205,11 +210,12 @@ def read_photo(data, *, image_size, channels):
     """A face from the bytes of a picture file, aligned by its eyes where they are found.
 
     Returns (float [1, C, S, S] in -1..1, what was found: "eyes", "face" or "none").
-    Raises FerError for bytes that are no picture.
+    Raises FerError for bytes that are no picture, and without OpenCV's detectors.
     """
+    detectors = alignment.load_detectors()
     try:
         crop, found = decode(bytes(data), image_size=image_size, channels=channels, name="The photo",
-                             detectors=alignment.load_detectors())
+                             detectors=detectors)
     except FerError as error:
         raise FerError("The file is no picture that can be read: choose a JPEG or an 8-bit PNG.") from error
     return torch.from_numpy(np.array(crop)).float().div(127.5).sub(1)[None], found
@@ -367,7 +373,7 @@ class Explorer:
         near = f"the nearest face of the pool, which is {self.pool.origin}, and " if self._shows_nearest() else ""
         note = widgets.HTML(f"{explorer_drawing.CSS}<p><b>Generated faces: no such person exists.</b> All here are, "
                             f"but for {near}a photo of yours. The two networks learned from "
-                            f"{WHAT.get(self.origin, self.origin)}.</p>")
+                            f"{' and '.join(WHAT.get(each, each) for each in self.origin.split(' and '))}.</p>")
         seeds, sliders = (widgets.Box(part, layout=ROW) for part in (
             [self.seed, self.another, self.other], [self.mix, self.truncation, self.intensity]))
         seen = [(self.face, self.face_caption)]

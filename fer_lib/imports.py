@@ -38,6 +38,7 @@ KINDS = {
 }
 """The kinds of generators that can be imported, and what their files are."""
 
+LARGEST_KERNEL = 2**29  # numbers; so that a small file which says it holds more than memory is refused
 TOLERANCE = 1e-4  # of an imported network's output, in the units of its output
 
 
@@ -163,6 +164,9 @@ def adopt(path, folder, *, role, parts, mirrored=None):
         shutil.copyfile(path, target)
     else:
         convert(path, target)
+        if kind_of(path) == "stargan":
+            log.info("%s does not name its labels: they are taken to be %s; with another order write it anew by "
+                     "imports.convert(..., label_order=[...]) and give that file", path.name, ", ".join(STARGAN_ORDER))
     found = weights.read_metadata(target)
     _check_role(found, role, pool, path)
     weights.check_unseen(found["trained_on"], parts, name=path.name)
@@ -232,6 +236,10 @@ def import_classifier(path, *, label_order=EXPRESSIONS, device="cpu"):
         _check_description(file, path)
         pairs = _keras_weights(file)
         _check_shapes([kernel.shape for kernel, _ in pairs], path)
+        if any(bias.shape != kernel.shape[-1:] for kernel, bias in pairs) or pairs[4][0].size > LARGEST_KERNEL:
+            raise FerError(f"{path} holds biases that do not fit its kernels, or more than the paper's network has for "
+                           "pictures of 500 pixels: get the file again.")
+        pairs = [tuple(np.asarray(array, np.float32) for array in pair) for pair in pairs]
         network = _classifier(pairs, _channels_of(label_order, EXPRESSIONS, len(pairs[-1][1]), path))
     return _finished(network, device)
 
@@ -294,7 +302,8 @@ def _channels_of(label_order, wanted, n_labels, path):
     names = [labels.expression(name) for name in label_order]
     if len(names) != n_labels:
         raise FerError(f"{path} knows {n_labels} labels, but label_order names {len(names)} "
-                       f"({', '.join(names)}): name them all, in the order of the training.")
+                       f"({', '.join(names)}): name them all, in the order of the training (as label_order of "
+                       "imports.convert, whose file the notebooks take).")
     for name in wanted:
         if names.count(name) != 1:
             raise FerError(f"label_order has {name} {names.count(name)} times, for {path}: "
@@ -566,14 +575,14 @@ def _keras_steps(config):
 
 
 def _keras_weights(file):
-    """The (kernel, bias) of each layer that has weights, in order: float32 arrays."""
+    """The (kernel, bias) of each layer that has weights, in order: h5py's data sets, which are not read yet."""
     group = file.get("model_weights", file)
     if "layer_names" in group.attrs:  # Keras 2, and Keras 3 where it writes the old format
         layers = [group[_text(name)] for name in group.attrs["layer_names"]]
         found = [[layer[_text(name)] for name in layer.attrs["weight_names"]] for layer in layers]
     else:  # Keras 3: *.weights.h5
         found = [list(layer["vars"].values()) for layer in group["layers"].values()]
-    return [tuple(np.asarray(array, np.float32) for array in arrays) for arrays in found if arrays]
+    return [tuple(arrays) for arrays in found if arrays]
 
 
 def _text(name):

@@ -8,11 +8,12 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from fer_lib.design import FEW_SEEDS, FEW_SUBJECTS
+from fer_lib.design import FEW_SEEDS
 from fer_lib.errors import FerError
 from fer_lib.labels import EXPRESSIONS
 
 POINTS = 100.0  # percentage points per fraction
+FEW_SUBJECTS = 10  # as design.FEW_SEEDS, of people tested
 CHUNK = 1_000   # resamples at a time, so that large test sets fit in memory
 
 

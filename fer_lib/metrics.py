@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
+from statsmodels.stats.proportion import proportion_confint
 from torch import nn
 from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -144,13 +145,20 @@ def _agreement(judge, faces, columns, options):
 
 
 def _rate(hit, subjects, *, resamples, level, seed):
-    """Mean of hit [n] with a percentile bootstrap interval over subjects: (rate, low, high)."""
+    """Mean of hit [n] with a percentile bootstrap interval over subjects: (rate, low, high).
+
+    Where all subjects have the same rate, resampling would say that others have it, too: then the interval is that of
+    Clopper & Pearson (1934) for as many images as there are subjects. For a single subject there is none, NaN.
+    """
     if not len(hit):
         return float("nan"), float("nan"), float("nan")
     groups = pd.Series(hit).groupby(np.where(subjects == "", np.arange(len(hit)).astype(str), subjects))
     hits, sizes = groups.sum().to_numpy(float), groups.size().to_numpy(float)
-    if len(hits) < 2 or np.ptp(hits / sizes) == 0:
-        return float(hit.mean()), float(hit.mean()), float(hit.mean())
+    if len(hits) < 2:
+        return float(hit.mean()), float("nan"), float("nan")
+    if np.ptp(hits / sizes) == 0:
+        low, high = proportion_confint(hit.mean() * len(hits), len(hits), alpha=1 - level, method="beta")
+        return float(hit.mean()), float(low), float(high)
     interval = stats.bootstrap((hits, sizes), lambda h, n, axis: h.sum(axis) / n.sum(axis), paired=True,
                                vectorized=True, n_resamples=resamples, confidence_level=level,
                                method="percentile", rng=np.random.default_rng(seed)).confidence_interval

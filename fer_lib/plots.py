@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from fer_lib.design import FEW_SEEDS, FEW_SUBJECTS
-from fer_lib.intervals import by_anova, trusted
+from fer_lib.design import FEW_SEEDS
+from fer_lib.intervals import FEW_SUBJECTS, by_anova, trusted
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 
 COLUMN = 3.5  # inches, one column of a journal page

@@ -28,7 +28,7 @@ IDENTITY_DRAWS, FACES_PER_DRAW = 10, 1_000  # faces of random identities behind 
 
 
 def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measures, seed, keep_share=0.7,
-                     gan_train=None, resamples=2_000, device="auto"):
+                     remove_duplicates=True, gan_train=None, resamples=2_000, device="auto"):
     """Measure the generators and write quality.json into `folder`.
 
     parts : dict with the Faces pool (the GANs' and the judge's), train and validation.
@@ -42,7 +42,7 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
     "gan_train", what a classifier learns from generated faces alone; "identity_fid", the Fréchet distance of the
     identity GAN beside that of the paper's; "face_found", in how many of the identity GAN's draws a face detector finds
     a face.
-    seed : of resamples and draws. keep_share : of selection.keep_best.
+    seed : of resamples and draws. keep_share : of selection.keep_best. remove_duplicates : of selection.select.
     gan_train : options of `gan_train_share`.
     Raises FerError for an unknown measure.
     """
@@ -70,7 +70,8 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
         shares |= measured_against_truth(gans["expression"], networks.embedder, first, seed=seed + 2,
                                          resamples=resamples, device=device)
     if "selection" in measures:
-        kept, values["selection"] = selection.select(bank, scores, share=keep_share)
+        kept, values["selection"] = selection.select(bank, scores, share=keep_share,
+                                                     remove_duplicates=remove_duplicates)
         np.savez(Path(folder) / "kept.npz", kept=bank.table["id"].isin(kept.table["id"]).to_numpy(),
                  bank=bank.fingerprint)
         shares["label_fidelity_filtered_share"] = fidelity_share(judge, kept, first, **options)
@@ -93,9 +94,9 @@ def load_quality(folder):
 
     Returns a dict: selector_thresholds (see referee.Referee), label_fidelity (for `generated` and every test set:
     expression or "all" -> {estimate, low, high}, fractions), fid and kid (in the judge's features, to the pool's six
-    expressions), judge, n_generated, neighbours (precision, recall, density, coverage), selection (how many generated
-    faces were kept), face_found (fractions of identities drawn, and of test faces), and each *_share and *_ratio as
-    {estimate, low, high}.
+    expressions), judge, n_generated, neighbours (precision, recall, density, coverage; by_expression the same of each),
+    selection (how many generated faces were kept), face_found (fractions of identities drawn, and of test faces), and
+    each *_share and *_ratio as {estimate, low, high}.
     """
     return json.loads((Path(folder) / "quality.json").read_text(encoding="utf-8"))
 
@@ -173,7 +174,8 @@ def coverage_share(judge, pool, kept, test, *, seed=0, draws=COVERAGE_DRAWS, lev
     """Coverage of pool faces by generated ones / by held-out test faces, at equal counts, mean over classes.
 
     The interval comes from repeated draws of equally many faces; it leaves out which faces the test set holds.
-    Returns (dict with precision, recall, density and coverage of `generated` and of `test`, the share of coverage).
+    Returns (dict with precision, recall, density and coverage of `generated` and of `test`, and the same of every
+    expression in by_expression; the share of coverage).
     """
     features = {name: (metrics.judge_features(judge, faces), faces.codes)
                 for name, faces in (("pool", pool), ("generated", kept), ("test", test))}
@@ -186,11 +188,14 @@ def coverage_share(judge, pool, kept, test, *, seed=0, draws=COVERAGE_DRAWS, lev
         for code in range(len(EXPRESSIONS)):
             drawn = {name: vectors[rng.permutation(np.flatnonzero(codes == code))[:n]]
                      for name, (vectors, codes) in features.items()}
-            found += [{"set": name, **metrics.coverage(drawn["pool"], drawn[name], k=k)}
+            found += [{"set": name, "expression": EXPRESSIONS[code], **metrics.coverage(drawn["pool"], drawn[name], k=k)}
                       for name in ("generated", "test")]
     table = pd.DataFrame(found).assign(draw=np.arange(len(found)) // (2 * len(EXPRESSIONS)))
     of_draws = table.groupby(["set", "draw"])["coverage"].mean().unstack("set")[["generated", "test"]].to_numpy().T
-    means = table.drop(columns="draw").groupby("set").mean().to_dict("index")
+    table = table.drop(columns="draw")
+    means = table.drop(columns="expression").groupby("set").mean().to_dict("index")
+    means["by_expression"] = {name: table[table["expression"] == name].drop(columns="expression").groupby("set").mean()
+                              .to_dict("index") for name in EXPRESSIONS}
     return _rounded(means), _share(of_draws.mean(1), of_draws, level)
 
 
@@ -296,7 +301,7 @@ def measured_against_truth(expression_gan, embedder, test, *, seed, resamples, d
     faces = {"": (made, true), "_of_truth": (true[:, :, 0], true[:, :, 1:])}
     shares = {f"region_error_share{name}": region_error_share(given, *pair, masks, resamples, rng)
               for name, pair in faces.items()}
-    shares["identity_similarity_share"] = identity_share(embedder, given, made, test, resamples, rng)
+    shares |= identity_shares(embedder, given, made, test, resamples, rng)
     shares |= {f"region_error_mean_share{name}": region_error_share(given, *pair, masks, resamples, rng, nearest=False)
                for name, pair in faces.items()}
     return shares | {f"region_change_ratio{name}": region_change_ratio(given, changed, masks, resamples, rng)
@@ -335,20 +340,28 @@ def _by_region(above, below, masks, resamples, rng):
     shares = {}
     for column, region in enumerate(masks):
         both = [part[:, column][~np.isnan(above[:, column])] for part in (above, below)]
+        if not len(both[0]):  # hidden in all of them
+            continue
         weights = rng.multinomial(len(both[0]), np.full(len(both[0]), 1 / len(both[0])), size=resamples)
         shares[region] = _share([part.mean() for part in both], [weights @ part for part in both])
     return shares
 
 
-def identity_share(embedder, given, made, test, resamples, rng):
-    """Similarity of a face before and after / of two real (or rendered) pictures of one person."""
+def identity_shares(embedder, given, made, test, resamples, rng):
+    """Similarity of a face before and after / of two real (or rendered) pictures of one person, and, to judge it by,
+    that of pictures of two people, identity_similarity_share_of_strangers: dict of shares.
+
+    given : Faces [n]. made : uint8 [n, expressions, C, H, W]. test : Faces with the subjects that are compared.
+    """
     rows = np.arange(len(given)).repeat(made.shape[1])
     after = Faces(made.reshape(-1, *made.shape[2:]), given.table.iloc[rows].reset_index(drop=True), "generated")
     kept = embedding.similarity(embedder, given.select(rows), after)
-    same, _, pairs = embedding.pair_similarities(embedder, test)
+    same, different, pairs = embedding.pair_similarities(embedder, test)
     of_pairs = np.unique(test.subjects[pairs[:, 0]].astype(str), return_inverse=True)[1]
-    return _share([kept.mean(), same.mean()], [cluster_means(kept, rows, resamples, rng),
-                                               cluster_means(same, of_pairs, resamples, rng)])
+    of_change, of_same = (cluster_means(kept, rows, resamples, rng), cluster_means(same, of_pairs, resamples, rng))
+    return {"identity_similarity_share": _share([kept.mean(), same.mean()], [of_change, of_same]),
+            "identity_similarity_share_of_strangers": _share([different.mean(), same.mean()],
+                                                             [np.full(resamples, different.mean()), of_same])}
 
 
 # ---- plain values -----------------------------------------------------------------------------------------

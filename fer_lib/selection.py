@@ -57,7 +57,7 @@ def keep_best(faces, scores, *, share):
     groups = ["expression"] + (["generator_seed"] if "generator_seed" in table else [])
     rank = table.groupby(groups)["score"].rank(method="first", ascending=False)
     size = table.groupby(groups)["score"].transform("size")
-    return (rank <= np.ceil(share * size)).to_numpy()
+    return (rank <= np.ceil((share * size).round(9))).to_numpy()  # 0.07 of 100 is 7, whatever floats make of it
 
 
 def distinct(faces):

@@ -34,13 +34,14 @@ filter keeps, the embedder, where there is one, tells people apart.
 
 ## Trained on
 
-{n} {origin} faces of {subjects}: {data}. The files name the people and carry hashes of the pictures, so that the
+{n} {origin} faces of {subjects}: {data}. The files {told} of the pictures, so that the
 notebooks refuse to train a classifier on them or to test one with them{unless}.
 
 ## How good they are
 
 From `results/{profile}/generators.json`, on {unseen} that no network has seen; how each is measured is said in
-notebook 4. A share of 1 is as good as {origin} faces{truths}.
+notebook 4. For fidelity, coverage, identity and gan_train 1 is as good as {origin} faces; of errors, and of distance to
+the paper's GAN, less is better; a nearest_distance_share well below 1 would be copies{truths}.
 
 {measures}
 
@@ -82,6 +83,7 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
             raise FerError(f"The {role} GAN of profile {profile} learned from {learned or 'unknown'} faces, and those "
                            f"of {dataset} are {origin}: name the data set that it learned from.")
     networks = [_line(role, path, folder) for role, path in artifacts.items()]  # before anything is overwritten
+    networks += _others(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for role, path in artifacts.items():
         shutil.copyfile(path / "generator.safetensors", folder / f"{role}.safetensors")
@@ -96,6 +98,7 @@ def ship(profile, dataset, *, target=paths.REPOSITORY / "weights"):
     data, licence = DATA.get(dataset, (f"the data set {dataset}", "As the data set's."))
     card = CARD.format(dataset=dataset, profile=profile, networks="\n".join(networks), referees=looking,
                        n=trained_on["n"], origin=trained_on["origin"], subjects=subjects, data=data, licence=licence,
+                       told="name the people and carry hashes" if named else "carry hashes",
                        unseen="people" if named else "pictures",
                        unless="" if named else ", unless they were saved anew",
                        truths="; what ends in `_of_truth` is what true pictures get" if named else "",
@@ -163,9 +166,18 @@ def _described(role, what, path, facts):
 
 def _told_before(role, folder):
     """What the card says of a network that is there already, or None."""
+    return next((line for line in _lines(folder) if line.startswith(f"- `{role}.safetensors`")), None)
+
+
+def _others(folder):
+    """What the card says of further generators that stay in the folder: list of lines."""
+    others = {path.name for path in folder.glob("*.safetensors")} - {f"{role}.safetensors" for role in ROLES}
+    return [line for line in _lines(folder) if any(line.startswith(f"- `{name}`") for name in others)]
+
+
+def _lines(folder):
     card = folder / "README.md"
-    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
-    return next((line for line in lines if line.startswith(f"- `{role}.safetensors`")), None)
+    return card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
 
 
 def _measures(quality):

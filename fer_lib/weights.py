@@ -76,11 +76,18 @@ def load_network(path, *, kinds, device="cpu", what="generator", remedy="run not
 
 
 def read_metadata(path):
-    """{"kind": str, "options": dict of int, "trained_on": dict as `trace` gives it, or None}."""
-    with safe_open(path, "pt") as file:
-        found = dict(file.metadata())
-    return {"kind": found["kind"], "options": json.loads(found["options"]),
-            "trained_on": json.loads(found["trained_on"]) if "trained_on" in found else None}
+    """{"kind": str, "options": dict of int, "trained_on": dict as `trace` gives it, or None}.
+
+    Raises FerError for a file that `save_weights` has not written.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            found = dict(file.metadata())
+        return {"kind": found["kind"], "options": json.loads(found["options"]),
+                "trained_on": json.loads(found["trained_on"]) if "trained_on" in found else None}
+    except Exception as error:  # safetensors raises many types for a damaged file
+        raise FerError(f"{path} is damaged, or no network of this compendium ({type(error).__name__}): give the path "
+                       "of another file of weights.") from error
 
 
 # ---- what a generator has seen ----------------------------------------------------------------------------
@@ -129,8 +136,10 @@ def _pictures(trained_on):
 def describe(trained_on):
     """What a generator has seen, in words: "3360 rendered faces" and, with sequences, " and 6720 frames of sequences".
 
-    trained_on : dict of `trace`.
+    trained_on : dict of `trace`, or None.
     """
+    if trained_on is None:
+        return "faces that its file does not name"
     frames = trained_on.get("n_sequences", 0)
     return f"{trained_on['n']} {trained_on['origin']} faces" + (f" and {frames} frames of sequences" if frames else "")
 

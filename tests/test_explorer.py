@@ -404,6 +404,33 @@ def test_the_pool_is_at_hand_where_the_identity_gan_learned_from_it(seen, tmp_pa
     assert opened.learned_from == "3360 rendered faces and 6720 frames of sequences"  # whatever the pool is
 
 
+@pytest.mark.parametrize("named, origin, told", [
+    ((False, False), "unknown", "faces that its file does not name"),
+    ((True, False), "rendered and unknown", "3360 rendered faces, the second one on faces that its file does not name")])
+def test_what_weights_of_others_learned_from_is_not_made_up(named, origin, told, tmp_path, monkeypatch):
+    """The pool of this profile has nothing to do with generators that learned elsewhere."""
+    monkeypatch.setenv("FER_OUTPUT", str(tmp_path))
+    workspace = runs.open_workspace("demo", step="07_explorer")
+    for role, is_named in zip(("identity", "expression"), named, strict=True):
+        shipped = paths.REPOSITORY / "weights" / "built-in" / f"{role}.safetensors"
+        found = explorer.weights.read_metadata(shipped)
+
+        def make(folder, shipped=shipped, found=found, is_named=is_named):
+            if is_named:
+                return shutil.copyfile(shipped, folder / "generator.safetensors")
+            network = explorer.weights.load_generator(shipped)
+            return explorer.weights.save_weights(network, folder, name="generator", options=found["options"],
+                                                 kind=found["kind"])
+        workspace.publish(f"{role}_gan", runs.build(workspace, f"{role}_gan", params={}, inputs=[], code=[], make=make))
+    pool = striped_faces(24, seed=2)
+    workspace.publish("faces", runs.build(workspace, "faces", params={}, inputs=[], code=[],
+                                          make=lambda folder: pool.save(folder / "pool")))
+    opened = explorer.open_generators(workspace)
+    assert (opened.origin, opened.learned_from, opened.pool) == (origin, told, None)
+    shown = str(texts(explorer.Explorer(*opened.gans, origin=opened.origin).show()))
+    assert "do not name" in shown and ("stand-in for photographs" in shown) == any(named)
+
+
 def test_a_saved_sheet_comes_with_a_program_that_draws_it_again(tmp_path):
     """Run as pasted into a fresh Python at the repository's root, it writes the same bytes and makes the same faces."""
     files = [paths.REPOSITORY / "weights" / "built-in" / f"{name}.safetensors" for name in ("identity", "expression")]

@@ -515,6 +515,13 @@ def test_other_keras_networks_are_refused(tmp_path):
         assert "another network than the paper's" in refusal(imports.import_classifier, path)
     save_keras(path, keras_arrays(size=40, channels=1, n_classes=7))
     assert "knows 7 labels" in refusal(imports.import_classifier, path)
+    save_keras(path, [*arrays[:5], (arrays[5][0], arrays[5][1][:3])])
+    assert "do not fit its kernels" in refusal(imports.import_classifier, path)
+    with h5py.File(path, "r+") as file:  # a small file that says it holds 128 GB of zeros
+        group = file["model_weights/dense_7/dense_7"]
+        del group["kernel:0"]
+        group.create_dataset("kernel:0", (128 * 500**2, 1024), "float32", chunks=True)
+    assert path.stat().st_size < 10**8 and "pictures of 500 pixels" in refusal(imports.import_classifier, path)
     with h5py.File(path, "w") as file:
         file["table"] = np.arange(3)
     assert "Keras .h5 file" in refusal(imports.import_classifier, path)

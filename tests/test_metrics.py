@@ -54,6 +54,16 @@ def test_fidelity_is_high_for_right_labels_and_low_for_wrong_ones(judge):
     assert (right["low"].dropna() <= right["fidelity"].dropna()).all()
 
 
+def test_a_rate_that_all_share_has_an_interval_all_the_same():
+    """25 people of whom all are right: the true rate may be .87 (Clopper & Pearson), not 1 for certain."""
+    people = np.repeat([f"p{number}" for number in range(25)], 4)
+    options = {"resamples": 200, "level": 0.95, "seed": 0}
+    assert metrics._rate(np.ones(100, bool), people, **options) == pytest.approx((1, 0.025 ** (1 / 25), 1))
+    assert metrics._rate(np.zeros(100, bool), people, **options) == pytest.approx((0, 0, 1 - 0.025 ** (1 / 25)))
+    one = metrics._rate(np.ones(4, bool), people[:4], **options)
+    assert one[0] == 1 and np.isnan(one[1:]).all()
+
+
 def test_the_interval_of_a_rate_covers_when_images_of_a_subject_agree():
     covered = 0
     for trial in range(200):

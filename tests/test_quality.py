@@ -36,6 +36,11 @@ def test_real_faces_cover_as_much_as_real_faces_and_one_face_covers_little(judge
     neighbours, share = quality.coverage_share(judge, pool, collapsed, test, draws=10)
     assert share["high"] < 0.5
     assert neighbours["generated"]["coverage"] < neighbours["test"]["coverage"]
+    of_each = neighbours["by_expression"]
+    assert list(of_each) == list(EXPRESSIONS)
+    for name in ("generated", "test"):
+        assert np.mean([found[name]["recall"] for found in of_each.values()]) == pytest.approx(
+            neighbours[name]["recall"], abs=1e-3)
 
 
 def test_too_few_faces_for_a_measure_are_told(judge, tmp_path):
@@ -107,6 +112,28 @@ def test_doing_nothing_has_an_error_share_of_one_and_the_truth_of_zero():
     halfway = np.uint8((unchanged.astype(int) + true[:, :, 0]) // 2)
     found = quality.region_error_share(given, halfway, true[:, :, :1], masks, 100, rng)
     assert all(found[region]["estimate"] == pytest.approx(0.5, abs=0.06) for region in truth.REGIONS)
+
+
+def test_a_region_that_nobody_shows_has_no_share():
+    above = np.array([[0.2, np.nan], [0.3, np.nan]])
+    found = quality._by_region(above, np.ones((2, 2)), {"mouth": None, "brows": None}, 50, np.random.default_rng(0))
+    assert list(found) == ["mouth"] and found["mouth"]["estimate"] == pytest.approx(0.25)
+
+
+def test_strangers_are_less_alike_than_a_person_is_to_herself(monkeypatch):
+    test = striped_faces(24, seed=4, expressions=EXPRESSIONS[:2])
+    test = Faces(test.images, test.table.assign(subject=[f"s0-{row // 2 % 4}" for row in range(24)]), test.origin)
+    people = {name: np.eye(4, dtype=np.float32)[int(name[-1])] * 0.8 for name in set(test.subjects)}
+
+    def embed(embedder, faces):
+        noise = np.random.default_rng(len(faces)).normal(scale=0.1, size=(len(faces), 4)).astype(np.float32)
+        vectors = np.stack([people[name] for name in faces.subjects]) + noise
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    monkeypatch.setattr(quality.embedding, "embed", embed)
+    made = np.repeat(np.asarray(test.images)[:, None], 2, 1)
+    found = quality.identity_shares(None, test, made, test, 200, np.random.default_rng(0))
+    assert found["identity_similarity_share_of_strangers"]["high"] < 0.3
+    assert abs(found["identity_similarity_share"]["estimate"] - 1) < 0.1
 
 
 def test_a_selection_counts_for_the_bank_that_it_was_made_from(tmp_path):

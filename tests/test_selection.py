@@ -1,6 +1,7 @@
 """Selection keeps the classes balanced, drops repeats, and never learns from generated faces."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_classifier import striped_faces
 from test_metrics import as_generated
@@ -20,6 +21,13 @@ def test_the_best_of_every_expression_and_seed_are_kept():
     for _, group in table.groupby(["expression", "generator_seed"]):
         assert group["kept"].sum() == np.ceil(len(group) / 2)
         assert group.loc[group["kept"], "score"].min() >= group.loc[~group["kept"], "score"].max()
+
+
+@pytest.mark.parametrize("share, kept", [(0.07, 7), (0.55, 55), (0.551, 56)])
+def test_as_many_are_kept_as_the_share_says(share, kept):
+    faces = striped_faces(600, seed=1)
+    counts = pd.Series(faces.codes[selection.keep_best(faces, np.random.default_rng(0).random(600), share=share)])
+    assert (counts.value_counts() == kept).all()
 
 
 def test_a_share_of_one_keeps_all_and_other_shares_are_refused():

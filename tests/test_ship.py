@@ -66,6 +66,12 @@ def test_shipped_generators_can_be_adopted_and_the_card_holds_the_measures(parts
                    "7 rendered faces of 1 people", "steps 2", "Kind expression_flow", "not"):
         assert wanted in card
     assert str(tmp_path) not in card
+    kept = "- `identity_other.safetensors` (1 MB) lies beside."
+    (folder / "identity_other.safetensors").write_bytes(b"another network")
+    (folder / "README.md").write_text(f"{kept}\n- `identity_gone.safetensors` (1 MB) is no more.\n{card}", "utf-8")
+    ship.ship("tiny", "built-in", target=tmp_path / "weights")
+    again = (folder / "README.md").read_text(encoding="utf-8")
+    assert kept in again.splitlines() and "gone" not in again and again.replace(kept + "\n", "") == card
 
 
 def test_the_card_of_a_generator_from_another_run_tells_of_its_training(parts, tmp_path):

@@ -191,6 +191,18 @@ def test_what_is_shipped_can_be_read_and_the_card_tells_of_it(path):
         assert imports._is_history(path.with_suffix(".csv"))
 
 
+@pytest.mark.parametrize("content", [b"no weights", b"\xff" * 8 + b"{", b"\2\0\0\0\0\0\0\0{}"])
+def test_a_file_that_is_none_of_ours_is_told_in_a_sentence(content, parts, tmp_path):
+    (tmp_path / "other.safetensors").write_bytes(content)
+    with pytest.raises(FerError, match="other.safetensors"):
+        weights.read_metadata(tmp_path / "other.safetensors")
+    for method in ("stargan", "flow", None):
+        with pytest.raises(FerError, match="other.safetensors"):
+            path = imports.find_weights(tmp_path / "other.safetensors", role="expression", dataset="built-in",
+                                        faces=parts["pool"], method=method)
+            imports.adopt(path, tmp_path, role="expression", parts=parts)
+
+
 def test_a_generator_knows_the_people_or_the_pictures_that_it_has_seen(parts, identity, tmp_path):
     assert weights.has_seen(identity, parts["pool"]) and not weights.has_seen(identity, parts["train"])
     pool = parts["pool"]
