@@ -160,7 +160,7 @@ def anova_interval(scores, groups, *, counted=None, level=0.95):
     Source: Hillis (2007), Statistics in Medicine 26, 596. As there the variance of groups is not taken to be negative,
     and here that of seeds neither: where they differ by less than what is left does, that takes the place, with the
     freedom of both. The degrees of freedom are Satterthwaite's (1946), those of groups among them, as test subjects,
-    unlike images, may be few. Sums over groups of unequal sizes are linearised, Cochran (1977), section 6.
+    unlike images, may be few; a mean square that is subtracted does not make them fewer than the fewest. Sums over groups of unequal sizes are linearised, Cochran (1977), section 6.
     """
     scores = np.asarray(scores, float)
     counted = np.ones(len(groups), bool) if counted is None else np.asarray(counted, bool)
@@ -184,7 +184,7 @@ def anova_interval(scores, groups, *, counted=None, level=0.95):
         total += ms_group - ms_left
         doubt += ms_group**2 / (n_groups - 1) + ms_left**2 / (n_seeds - 1) / (n_groups - 1)
     error = (total / n_seeds / n_groups) ** 0.5
-    freedom = total**2 / doubt if doubt > 0 else np.inf
+    freedom = max(total**2 / doubt, min(freedom, n_groups - 1)) if doubt > 0 else np.inf
     half = stats.t.ppf((1 + level) / 2, freedom) * error
     p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error > 0 else None
     return {"estimate": float(mean), "low": float(mean - half), "high": float(mean + half), "p": p}
