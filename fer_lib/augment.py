@@ -1,24 +1,47 @@
 """Differentiable augmentation of what a discriminator sees, real and fake alike.
 
 Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS 2020
-(arXiv 2006.10738).
+(arXiv 2006.10738); the adaptive chance: Karras et al., "Training Generative Adversarial Networks with Limited Data",
+NeurIPS 2020 (arXiv 2006.06676), section 3.1.
 """
 
 import torch
 import torch.nn.functional as F
 
 
-def diff_augment(images, *, policy=("light", "shift", "cutout")):
+def diff_augment(images, *, policy=("light", "shift", "cutout"), chance=None):
     """Augment a batch with gradients, drawing from torch's random state.
 
     images : float [B, C, H, W] in -1..1.
     policy : any of "light" (brightness and contrast), "shift" (up to 1/8 of the size, zero padding),
         "cutout" (a grey square of half the size), "mirror" (left-right, half of the images).
+    chance : tensor, 0..1, how often each of them is applied to an image, independently; None: always.
     Returns float [B, C, H, W].
     """
     for name in policy:
-        images = AUGMENTATIONS[name](images)
+        changed = AUGMENTATIONS[name](images)
+        images = changed if chance is None else torch.where(_uniform(images, 1, 1, 1) < chance, changed, images)
     return images
+
+
+class AdaptiveChance(torch.nn.Module):
+    """How often images are augmented: the more, the better the discriminator tells given from generated ones apart.
+
+    target : 0..1, of the mean sign of the discriminator's verdicts (of their differences, where it compares pairs): 0
+    where it guesses, 1 where it is always right. kimg : thousands of images in which the chance can rise from 0 to 1.
+    chance : float tensor, 0 at first. Source: Karras et al. 2020 (ADA), section 3.1 (r_t, target 0.6, 500 kimg); here
+    it moves at every update, not at every fourth.
+    """
+
+    def __init__(self, target, *, kimg=500.0):
+        super().__init__()
+        self.target, self.kimg = target, kimg
+        self.register_buffer("chance", torch.zeros(()))
+
+    @torch.no_grad()
+    def observe(self, apart, n_images):
+        """Move the chance. apart : tensor, the mean sign on n_images given images."""
+        self.chance.add_((apart - self.target).sign() * (n_images / (1000 * self.kimg))).clamp_(0, 1)
 
 
 def _uniform(images, *shape):

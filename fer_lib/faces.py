@@ -20,7 +20,7 @@ COLUMNS = ("id", "expression", "subject", "domain")
 class Faces:
     """Face images with one table row each.
 
-    images : uint8 [n, C, H, W], C 1 (grey) or 3 (RGB); an array or a memory map.
+    images : uint8 [n, C, H, W], C 1 (grey) or 3 (RGB), H = W; an array or a memory map.
     table : DataFrame [n rows] with the columns id (str), expression (a name of
         labels.ALL_EXPRESSIONS), subject (str, "" when unknown), domain ("" when unknown), and any others.
     origin : "real", "rendered" or "generated", or a mixture such as "real + generated".
@@ -35,6 +35,9 @@ class Faces:
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
             raise FerError(f"Face images must be uint8 [n, 1 or 3, H, W], not {self.images.dtype} "
                            f"{list(self.images.shape)}.")
+        if self.images.shape[2] != self.images.shape[3]:
+            raise FerError(f"Face images must be square, not {self.images.shape[2]} x {self.images.shape[3]}: crop or "
+                           "pad them first.")
         missing = [column for column in COLUMNS if column not in self.table]
         if missing or len(self.table) != len(self.images):
             raise FerError(f"A table of faces needs one row per image ({len(self.images)} images, "

@@ -105,3 +105,14 @@ def stargan_generator(generator, discriminator, real, label, target, *, fake=Non
              "cycle": F.l1_loss(generator(fake, label), real)}
     loss = terms["critic"] + weight_class * terms["class"] + weight_cycle * terms["cycle"]
     return loss, {name: term.detach() for name, term in terms.items()}
+
+
+def identity_change(embedder, before, after):
+    """How much less a person is recognised after a change: 1 - cosine of the embeddings, mean over the batch, 0 to 2.
+
+    embedder : of embedding.train_embedder, in evaluation mode. before, after : float [B, C, H, W] in -1..1.
+    Returns a scalar with gradients for `after`. Source: as in face editing, e.g. Shen et al. 2018, FaceID-GAN.
+    """
+    with torch.no_grad():
+        known = embedder.features((before + 1) / 2)
+    return 1 - F.cosine_similarity(known, embedder.features((after + 1) / 2), dim=1).mean()

@@ -87,7 +87,7 @@ RANGES = {
     "identity_optimiser": Range(choices=("adam", "muon")), "expression_optimiser": Range(choices=("adam", "muon")),
     "measures": Range(choices=("coverage", "truth", "selection", "gan_train", "identity_fid", "face_found")),
     "precision": Range(choices=("float32", "bfloat16")),
-    "augmentation": AUGMENTATION, "expression_augmentation": AUGMENTATION,
+    "augmentation_target": FRACTION, "augmentation": AUGMENTATION, "expression_augmentation": AUGMENTATION,
     "expression": Range(choices=ALL_EXPRESSIONS), "keep_share": Range(low=0, high=1, above=True), "n_seeds": COUNT,
     "ratios": Range(low=0, high=1000), "*ratio": Range(low=0, high=1000),
     "seed": SEED, "*_seed": SEED, "*seeds": SEED,

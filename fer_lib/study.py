@@ -275,7 +275,11 @@ def plan_blocks(blocks, **defaults):
     """
     cells = []
     for block in blocks:
-        full = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": "updates"} | defaults | _checked(block)
+        full = {"weight": 1.0, "intensity": 1.0, "truncation": 1.0, "stopping": "updates"} | _checked(defaults | block)
+        missing = [name for name in ("arms", "ratios", "n_real", "n_seeds") if name not in full
+                   and not (name == "n_seeds" and "crossed" in full)]
+        if missing:
+            raise FerError(f"The plan does not say {missing[0]}: give {BLOCK_WANTS[missing[0]]}.")
         axes = {name: full[name] if isinstance(full[name], list) else [full[name]]
                 for name in ("n_real", "weight", "intensity", "truncation")}
         for values in product(*axes.values()):
@@ -620,7 +624,10 @@ def stopping_rule(cell, *, updates, looks, batch_size=16, authors_mode=False, **
     """Options of classifier.train for a cell: those given,
     with a fixed number of updates where the cell asks for it."""
     if cell.stopping == "updates":
-        training |= {"steps_per_epoch": max(1, round(updates / looks)), "max_epochs": looks, "patience": looks,
+        if updates % looks:
+            raise FerError(f"{updates} updates cannot be looked at {looks} times at even distances: choose a multiple of "
+                           f"{looks}, or other looks.")
+        training |= {"steps_per_epoch": updates // looks, "max_epochs": looks, "patience": looks,
                      "best_by": "accuracy"}
     return {"batch_size": batch_size, **training}
 

@@ -6,6 +6,7 @@ so a run that was killed and resumed ends, on the CPU, with the same weights as 
 
 import copy
 import hashlib
+import json
 import logging
 import math
 import os
@@ -41,13 +42,16 @@ CRITICS = {
 def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=2e-3, gamma=1.0,
                        r1_interval=16, augmentation=("light", "shift", "cutout"), ema_kimg=5.0,
                        objective="non-saturating", critic="stylegan2", critic_lr=None, decay=False, optimiser="adam",
-                       precision="float32", final_gamma=0.0, device="auto", log_every=100, checkpoint_every=200):
+                       precision="float32", final_gamma=0.0, augmentation_target=0.0, device="auto", log_every=100,
+                       checkpoint_every=200):
     """Train StyleGAN2 on `faces` and write generator.safetensors (its moving average) into `folder`.
 
     faces : Faces [n]; expressions are not used. steps : int, generator updates.
     image_options : dict of widths for stylegan2.Generator and Discriminator, and critic_width of pooling.Discriminator.
     gamma : R1 weight. final_gamma : to this it falls over the first half, by the same factor at every step, so that a
     better generator meets a sharper discriminator; 0 leaves it as it is.
+    augmentation_target : 0 augments every image; above 0 as often as keeps the discriminator this far from guessing,
+    see augment.AdaptiveChance.
     r1_interval : steps between two R1 penalties (lazy regularisation; R2 is an update of its own beside, for which
     rates and betas are not corrected).
     ema_kimg : half-life of the generator's moving average, in thousands of images, with a warm-up.
@@ -60,8 +64,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     precision : of convolutions, "float32", or "bfloat16", see engine.in_precision; the mapping network's is float32.
     Returns the history: DataFrame, one row per `log_every` steps, with the mean of each loss term.
     Raises FerError for another objective, critic, optimiser or precision.
-    Source: Karras et al. 2020 (lazy R1: appendix B); Zhao et al. 2020 (DiffAugment); Huang et al. 2024 (R3GAN, whose
-    penalties fall to a tenth, too).
+    Source: Karras et al. 2020 (lazy R1: appendix B; ADA, adaptive augmentation); Zhao et al. 2020 (DiffAugment); Huang
+    et al. 2024 (R3GAN, whose penalties fall to a tenth, too).
     """
     if objective not in OBJECTIVES:
         raise FerError(f"The objective {objective!r} is unknown: use {' or '.join(OBJECTIVES)}.")
@@ -79,9 +83,10 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     rates = [float(optimiser.param_groups[0]["lr"]) for optimiser in optimisers]
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
+    adaptive = augment.AdaptiveChance(augmentation_target).to(device) if augmentation_target else None
     teach, penalise = (engine.recorded(each, device) for each in identity_steps(
         generator, discriminator, optimisers, paired=paired, augmentation=augmentation, gamma=weight,
-        r1_interval=r1_interval, precision=precision))
+        r1_interval=r1_interval, precision=precision, chance=adaptive.chance if adaptive else None))
 
     def step(number):
         for optimiser, rate in zip(optimisers, rates):
@@ -90,26 +95,32 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
             weight.fill_(gamma * (final_gamma / gamma) ** min(1.0, 2 * number / steps))
         real = to_device(images[torch.randint(len(images), [batch_size])], device)
         terms, fake = teach(real, engine.sent(torch.randn(2, batch_size, generator.latent_size), device))
+        if adaptive:
+            adaptive.observe(terms["told_apart"], batch_size)
+            terms = terms | {"augmented": adaptive.chance}
         if number % r1_interval == 0:
             terms = terms | penalise(real, fake)
         follow(ema, generator, keep=share_kept(number, batch_size, ema_kimg))
         return terms
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
-             "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
-    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+             "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"adaptive": adaptive} if adaptive else {})
+    settings = [faces.fingerprint, given, lr, gamma, final_gamma, r1_interval, augmentation, augmentation_target, ema_kimg,
+                objective, critic, critic_lr, decay, optimiser, precision]
+    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, settings=settings,
                 log_every=log_every, checkpoint_every=checkpoint_every,
                 finish=lambda: save_weights(ema, folder, name="generator", options=options, kind="stylegan2",
                                             faces=faces))
 
 
 def identity_steps(generator, discriminator, optimisers, *, paired, augmentation, gamma, r1_interval,
-                   precision="float32"):
+                   precision="float32", chance=None):
     """What an update of the identity GAN does: functions teach(real, latents), which updates both networks and returns
     (terms, fake), and penalise(real, fake), which updates the discriminator and returns terms.
 
     optimisers : of the generator and of the discriminator. paired : relativistic, with R2.
-    gamma : a number, or a tensor that changes in between. Others as in train_identity_gan. real, fake : float [B, C, H, W].
+    gamma : a number, or a tensor that changes in between; so chance, of an augmentation, or None: always; with it the
+    terms hold told_apart, see augment.AdaptiveChance. Others as in train_identity_gan. real, fake : float [B, C, H, W].
     latents : float [2, B, latent_size], for the generator's and the discriminator's turn.
     """
     def in_precision():
@@ -120,7 +131,7 @@ def identity_steps(generator, discriminator, optimisers, *, paired, augmentation
             return generator(latents).float()
 
     def vary(image):
-        return augment.diff_augment(image, policy=augmentation)
+        return augment.diff_augment(image, policy=augmentation, chance=chance)
 
     def see(image):
         with in_precision():
@@ -137,17 +148,21 @@ def identity_steps(generator, discriminator, optimisers, *, paired, augmentation
             real_logits = see(real)
         return losses.relativistic_generator(real_logits, see(fake))
 
-    def discriminator_loss(real, fake):
+    def discriminator_terms(real, fake):
+        """The loss, and what else is told of the verdicts."""
         formula = losses.relativistic_discriminator if paired else losses.non_saturating_discriminator
-        return formula(*see_both(real, fake))
+        of_real, of_fake = see_both(real, fake)
+        apart = (of_real - of_fake if paired else of_real).detach().sign().mean()
+        return formula(of_real, of_fake), {} if chance is None else {"told_apart": apart}
 
     def teach(real, latents):
         fake = draw(latents[0])
         terms = {"generator": update(optimisers[0], generator_loss(real, fake), generator)}
         with torch.no_grad():
             fake = draw(latents[1])
-        terms["discriminator"] = update(optimisers[1], discriminator_loss(real, fake), discriminator)
-        return terms, fake
+        loss, told = discriminator_terms(real, fake)
+        terms["discriminator"] = update(optimisers[1], loss, discriminator)
+        return terms | told, fake
 
     def penalise(real, fake):
         terms = {}
@@ -226,7 +241,9 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
     state = {"generator": generator, "discriminator": discriminator,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
-    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size,
+    settings = [faces.fingerprint, image_options, lr, discriminator_steps, weight_class, weight_cycle, weight_gradient,
+                mirror, balanced, precision]
+    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, settings=settings,
                 log_every=log_every, checkpoint_every=checkpoint_every,
                 finish=lambda: save_weights(generator, folder, name="generator", options=g_options, kind="stargan",
                                             faces=faces))
@@ -235,12 +252,12 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
                    penalty_interval=8, warm_up=700, sequence_warm_up=0, weight_class=0.1, weight_self=1.0,
                    weight_partner=10.0, weight_smooth=1.0, weight_residual=5.0, residual_power=1, sequences=None,
-                   weight_sequence=100.0, weight_latent=3e-4, augmentation=("shift",), optimiser="adam", ema_kimg=2.0,
-                   device="auto", log_every=50, checkpoint_every=200):
+                   weight_sequence=100.0, weight_latent=3e-4, weight_identity=0.0, guide=None, augmentation=("shift",),
+                   optimiser="adam", ema_kimg=2.0, device="auto", log_every=50, checkpoint_every=200):
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
-    The discriminator compares a generated face with a real one of the same expression (relativistic pairing);
-    its label logits are trained on real faces alone. Every expression is drawn equally often. Where subjects are
+    The discriminator compares a generated face with a real one of the same expression (relativistic pairing), by
+    its label logit, too, of which the cross-entropy is that of real faces alone. Every expression is drawn equally often. Where subjects are
     known, the real face is one of the same person if there is one, so that the pair differs in nothing but what
     it should.
     faces : Faces [n]. steps : int, updates of each network. image_options : dict of expression_flow.Generator's
@@ -260,9 +277,12 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     makes the second out of the first. The discriminator compares them too: there a pair differs in nothing but what it
     should. weight_sequence : of the mean absolute difference that is left, and, times weight_latent, of the latents'
     divergence, in nats, from those that are drawn for new faces. Without sequences nothing of this is drawn.
+    weight_identity : of 1 - the cosine between what guide sees in a face before and after. guide : of
+    embedding.train_embedder, trained on none but people of `faces`, and not the one that measures afterwards; it stays
+    as it is, and is needed where the weight is not 0.
     optimiser : of the generator, a name in OPTIMISERS; "muon" learns from sequences in less than half of the updates.
     Other arguments, and what comes back, as in `train_identity_gan`.
-    Raises FerError when an expression has no image, or for another optimiser.
+    Raises FerError when an expression has no image, for another optimiser, and for a weight_identity without guide.
     Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection); Zhu et al. 2017 (cVAE-GAN, for sequences).
     """
     check_expressions(faces)
@@ -273,7 +293,10 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     weights = {"generator": 1.0, "generator_class": weight_class, "generator_self": weight_self,
                "generator_partner": weight_partner, "generator_smooth": weight_smooth,
                "generator_residual": weight_residual, "generator_sequence": weight_sequence,
-               "generator_latent": weight_sequence * weight_latent}
+               "generator_latent": weight_sequence * weight_latent, "generator_identity": weight_identity}
+    if weight_identity and guide is None:
+        raise FerError("The identity term needs a guide: give an embedder of the GANs' own people, see "
+                       "embedding.train_embedder, or set its weight to 0.")
     rates = (lr / 2, lr * penalty_interval / (penalty_interval + 1))
     optimisers = (optimise(taught, lr=lr / 2, betas=(0.0, 0.99)),
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
@@ -282,7 +305,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     draw_sequence = sequence_drawer(sequences, batch_size, device) if encoder else None
 
     acts = FlowSteps(generator, discriminator, encoder, taught, optimisers, weights, augmentation, gamma,
-                     penalty_interval, residual_power)
+                     penalty_interval, residual_power, guide if weight_identity else None)
     teach_discriminator, penalise, teach_generator = (engine.recorded(each, device) for each in (
         acts.teach_discriminator, acts.penalise, acts.teach_generator))
 
@@ -305,7 +328,10 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"encoder": encoder} if encoder else {})
-    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, warm_up=warming,
+    settings = [faces.fingerprint, sequences.fingerprint if encoder else None, image_options, lr, gamma, penalty_interval,
+                warm_up, sequence_warm_up, weights, residual_power, augmentation, optimiser, ema_kimg]
+    return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, settings=settings,
+                warm_up=warming,
                 log_every=log_every, checkpoint_every=checkpoint_every,
                 finish=lambda: save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow",
                                             faces=faces, sequences=sequences))
@@ -315,7 +341,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 class FlowSteps:
     """What the updates of train_flow_gan do with what was drawn for them (see pair_drawer and sequence_drawer).
 
-    encoder : None without sequences. taught : what the first optimiser changes, the generator and the encoder; the
+    encoder : None without sequences. guide : None without the identity term. taught : what the first optimiser changes, the generator and the encoder; the
     second changes the discriminator. weights : of the terms of the generator's loss, by name. Others as in
     train_flow_gan.
     """
@@ -330,6 +356,7 @@ class FlowSteps:
     gamma: float
     penalty_interval: int
     residual_power: int
+    guide: torch.nn.Module | None = None
 
     def see(self, image, label):
         """The discriminator's verdicts [B] on an image with its label, and its label logits [B, 7]."""
@@ -360,7 +387,7 @@ class FlowSteps:
         return detached(terms)
 
     def teach_generator(self, *drawn):
-        terms = pair_terms(self.generator, self.see, *drawn[:6], self.residual_power)
+        terms = pair_terms(self.generator, self.see, *drawn[:6], self.residual_power, guide=self.guide)
         if self.encoder:  # the penalties are those of the pairs
             terms = sequence_terms(self.generator, self.encoder, *drawn[6:], self.residual_power) | terms
         update(self.optimisers[0], self._weighted(terms), self.taught)
@@ -439,10 +466,11 @@ def sequence_encoder(faces, latent_size, seed, device):
                                                    latent_size=latent_size)], seed, device)[0]
 
 
-def pair_terms(generator, see, real, source, label, source_label, same_person, latent, residual_power):
+def pair_terms(generator, see, real, source, label, source_label, same_person, latent, residual_power, *, guide=None):
     """Terms of the generator's loss on the pairs of `pair_drawer`: dict of scalars.
 
     see : function (image, label) that returns the discriminator's verdicts [B] and its label logits [B, 7].
+    guide : a frozen embedder of people, or None: then there is no term generator_identity.
     """
     flow, residual = generator.change(source, label, latent=latent)
     fake = expression_flow.apply_change(source, flow, residual)
@@ -454,6 +482,7 @@ def pair_terms(generator, see, real, source, label, source_label, same_person, l
             "generator_class": F.cross_entropy(by_label, label),
             "generator_self": mean_where(same, (fake - source).abs()),
             "generator_partner": mean_where(same_person, losses.detail_difference(fake, real)),
+            **({} if guide is None else {"generator_identity": losses.identity_change(guide, source, fake)}),
             **change_penalties(flow, residual, residual_power)}
 
 
@@ -559,11 +588,13 @@ def partners(faces):
     return partner
 
 
-def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every, finish, warm_up=None):
+def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_every, finish, settings=None,
+         warm_up=None):
     """Call step(number) for number = 0 .. steps - 1, after the warm-up, with checkpoints, and return the history.
 
     step : returns a dict of scalars. state : dict of everything with a state_dict that `step` changes.
-    folder : holds checkpoint.pt while training; a run that finds one goes on from it. finish : called after the last
+    folder : holds checkpoint.pt while training; a run that finds one goes on from it. settings : plain values by which
+    a checkpoint is known, beside the seed and the numbers of steps and images; one of others is refused. finish : called after the last
     step, while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose updates have negative
     numbers here, and no row.
     Raises FerError when a term is not finite; the last checkpoint stays.
@@ -572,7 +603,8 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     folder, began = Path(folder), time.perf_counter()
     engine.keep_memory()
     first, before = (-warm_up.steps, warm_up.state) if warm_up else (0, {})
-    start, rows, terms, spent, warmed = resume(folder, state | before, first)
+    known_by = _signature([seed, steps, batch_size, settings])
+    start, rows, terms, spent, warmed = resume(folder, state | before, first, known_by)
     with torch.random.fork_rng(), engine.fastest_convolutions():
         for number in range(start, steps):
             torch.manual_seed(step_seed(seed, number))
@@ -593,7 +625,8 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
                 terms = []
                 log.info("step %d of %d, %s", done, steps, _told(rows[-1], steps, batch_size))
             if done % checkpoint_every == 0 and done < steps:
-                _checkpoint(folder, state | (before if done < 0 else {}), done, rows, numbers(terms), seconds, warmed)
+                _checkpoint(folder, state | (before if done < 0 else {}), done, rows, numbers(terms), seconds, warmed,
+                            known_by)
     history = pd.DataFrame(rows)
     history.to_csv(folder / "history.csv", index=False)
     finish()
@@ -633,29 +666,39 @@ def _told(row, steps, batch_size):
     return f"{row['images_per_second']:.0f} images/s, {left / 60:.1f} min left: {numbers}"
 
 
-def _checkpoint(folder, state, done, rows, terms, seconds, warmed):
+def _signature(values):
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _checkpoint(folder, state, done, rows, terms, seconds, warmed, known_by):
     partial = folder / "checkpoint.pt.partial"
     torch.save({"state": {name: item.state_dict() for name, item in state.items()},
-                "done": done, "rows": rows, "terms": terms, "seconds": seconds, "warmed": warmed}, partial)
+                "done": done, "rows": rows, "terms": terms, "seconds": seconds, "warmed": warmed,
+                "known_by": known_by}, partial)
     os.replace(partial, folder / "checkpoint.pt")
 
 
-def resume(folder, state, first=0):
+def resume(folder, state, first=0, known_by=None):
     """Load folder/checkpoint.pt into `state`, all or, after the warm-up, some of it.
 
-    Returns (steps done, `first` without a checkpoint; history rows; pending terms; seconds; those of the warm-up).
-    Raises FerError when the file is damaged.
+    known_by : what the checkpoint must be known by, or None. Returns (steps done, `first` without a checkpoint; history rows; pending terms; seconds; those of the warm-up).
+    Raises FerError when the file is damaged, or is of another training.
     """
     path = Path(folder) / "checkpoint.pt"
     if not path.is_file():
         return first, [], [], 0.0, 0.0
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+        if known_by and saved.get("known_by", known_by) != known_by:
+            raise FerError(f"The checkpoint {path} is of a training with other settings or faces: delete it, or use "
+                           "another folder.")
         for name, kept in saved["state"].items():
             if name.startswith("optimiser"):
                 resume_optimiser(state[name], kept)
             else:
                 state[name].load_state_dict(kept)
+    except FerError:
+        raise
     except Exception as error:  # torch raises many types for a damaged file
         raise FerError(f"The checkpoint {path} cannot be read: delete it to train from the start.") from error
     log.info("resumed at step %d", saved["done"])

@@ -1,6 +1,7 @@
 """Laws of the parts of a study."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fer_lib import data
@@ -99,3 +100,9 @@ def test_an_overview_counts_the_people_who_are_named(parts):
         "some": 1, "pool": parts["pool"].table["subject"].nunique()}
     nobody = Faces(some.images, some.table.assign(subject=""), "real")
     assert data.overview({"pool": nobody})["subjects"].item() == "unknown"
+
+
+def test_faces_are_square():
+    table = pd.DataFrame({"id": ["0"], "expression": ["anger"], "subject": "", "domain": ""})
+    with pytest.raises(FerError, match="must be square, not 32 x 48: crop or pad"):
+        Faces(np.zeros((1, 1, 32, 48), np.uint8), table, "real")

@@ -301,6 +301,13 @@ def test_a_row_cut_short_is_told_with_its_line(tmp_path):
         readers.read_fer2013(path)
 
 
+def test_a_member_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    path = zipped(fer2013_folders(tmp_path / "fer2013"), tmp_path / "fer2013.zip")
+    monkeypatch.setattr(readers.images, "LARGEST_FILE", 10)
+    with pytest.raises(FerError, match="larger than 2 GB when unpacked"):
+        readers.read("fer2013", path, image_size=48, channels=1)
+
+
 def test_a_broken_zip_is_named(tmp_path):
     path = zipped(fer2013_folders(tmp_path / "fer2013"), tmp_path / "fer2013.zip")
     path.write_bytes(path.read_bytes()[:-100])

@@ -212,6 +212,23 @@ def test_a_crossed_block_varies_the_seeds_apart():
 def test_a_block_that_cannot_be_is_refused(block, message):
     with pytest.raises(FerError, match=message):
         study.plan_blocks([block], **USUAL)
+    name, value = next(iter(block.items()))
+    with pytest.raises(FerError, match=message):  # and no more so where it is said for all blocks
+        study.plan_blocks([{}], **USUAL | {name: value})
+
+
+def test_a_plan_that_does_not_say_enough_is_refused():
+    for name in ("arms", "ratios", "n_real", "n_seeds"):
+        with pytest.raises(FerError, match=f"does not say {name}: give"):
+            study.plan_blocks([{}], **{key: value for key, value in USUAL.items() if key != name})
+    assert study.plan_blocks([{"crossed": 2}], **{key: value for key, value in USUAL.items() if key != "n_seeds"})
+
+
+def test_updates_that_looks_do_not_divide_are_refused():
+    cell = study.plan_blocks([{}], **USUAL)[0]
+    assert study.stopping_rule(cell, updates=60, looks=20)["steps_per_epoch"] == 3
+    with pytest.raises(FerError, match="choose a multiple of 20, or other looks"):
+        study.stopping_rule(cell, updates=50, looks=20)
 
 
 def test_the_bank_holds_what_a_plan_draws_and_no_more():

@@ -5,17 +5,19 @@ import pandas as pd
 import pytest
 import torch
 
-from fer_lib import generation, training
+from fer_lib import augment, generation, training
 from fer_lib.errors import FerError, LeakError
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
 from fer_lib.networks import expression_flow
+from fer_lib.networks.judge import Judge
 from fer_lib.weights import check_unseen, describe, read_metadata
 
 SIZES = {"identity": {"channel_base": 256, "channel_max": 8, "latent_size": 8},
          "expression": {"conv_dim": 4, "n_blocks": 1},
          "flow": {"width": 8, "n_blocks": 1, "critic_width": 4}}
 SIZES["identity muon"] = SIZES["identity"] | {"channel_max": 16}
+SIZES["identity adaptive"] = SIZES["identity"]
 TRAIN = {"identity": training.train_identity_gan, "expression": training.train_expression_gan,
          "flow": training.train_flow_gan}
 
@@ -34,11 +36,22 @@ def train(gan, folder, *, steps=4, **options):
                                 | ({"optimiser": "muon"} if gan == "muon" else {}))
     if gan == "flow":
         options = {"warm_up": 1} | options
+    if gan == "identity adaptive":
+        options |= {"augmentation_target": 0.6, "objective": "relativistic"}
+    if gan == "flow guided":
+        gan, options = "flow", {"weight_identity": 1.0, "guide": guide(), "warm_up": 1} | options
     if gan == "identity muon":
         options |= {"optimiser": "muon", "objective": "relativistic", "critic": "residual", "precision": "bfloat16",
                     "final_gamma": 0.01}
     return TRAIN[gan.split()[0]](make_faces(), folder, steps=steps, batch_size=4, image_options=SIZES[gan],
                                  device="cpu", log_every=2, **options)
+
+
+def guide():
+    """A network that stands for an embedder of people."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return Judge(channels=1, n_classes=2, width=8).eval().requires_grad_(False)
 
 
 def make_sequences():
@@ -56,7 +69,7 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("gan, more", [*((name, {}) for name in TRAIN), ("sequences", {}), ("muon", {}),
-                                       ("identity muon", {}),
+                                       ("identity muon", {}), ("identity adaptive", {}), ("flow guided", {}),
                                        ("sequences", {"warm_up": 6}), ("muon", {"warm_up": 6}),
                                        ("muon", {"warm_up": 2, "sequence_warm_up": 6})])
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(gan, more, tmp_path, monkeypatch):
@@ -135,6 +148,54 @@ def test_a_damaged_checkpoint_or_generator_is_named(tmp_path):
         training.load_generator(tmp_path / "generator.safetensors")
     with pytest.raises(FerError, match="missing.safetensors"):
         training.load_generator(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize("changed", [{"lr": 1e-5}, {"seed": 9}, {"steps": 8}, {"augmentation": ()}])
+def test_a_checkpoint_of_another_training_is_refused(changed, tmp_path, monkeypatch):
+    update, done = training.update, []
+
+    def update_and_die(*arguments):
+        done.append(1)
+        if len(done) == 6:
+            raise KeyboardInterrupt
+        return update(*arguments)
+
+    monkeypatch.setattr(training, "update", update_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train("identity", tmp_path, checkpoint_every=1)
+    with pytest.raises(FerError, match="with other settings or faces: delete it, or use another folder"):
+        train("identity", tmp_path, checkpoint_every=1, **changed)
+    assert (tmp_path / "checkpoint.pt").is_file()
+    assert len(train("identity", tmp_path, checkpoint_every=1))
+
+
+def test_images_are_augmented_the_more_the_better_real_and_generated_are_told_apart():
+    chance = augment.AdaptiveChance(0.6, kimg=1.0)
+    images = torch.rand(400, 1, 8, 8)
+    for apart, expected in ((0.9, 0.1), (0.9, 0.2), (0.1, 0.1), (0.1, 0.0), (0.1, 0.0)):
+        chance.observe(torch.tensor(apart), 100)
+        assert float(chance.chance) == pytest.approx(expected, abs=1e-6)
+        changed = (augment.diff_augment(images, policy=("light",), chance=chance.chance) != images).flatten(1).any(1)
+        assert float(changed.float().mean()) == pytest.approx(expected, abs=0.08)
+    chance.observe(torch.tensor(1.0), 5_000)
+    assert float(chance.chance) == 1
+
+
+def test_the_adaptive_chance_is_told_and_starts_at_none(tmp_path):
+    history = train("identity adaptive", tmp_path, steps=6)
+    assert history["augmented"].between(0, 6 * 4 / 500_000).all() and history["told_apart"].between(-1, 1).all()
+
+
+def test_the_identity_term_is_of_people_and_needs_a_guide(tmp_path):
+    faces, network = torch.rand(4, 1, 32, 32) * 2 - 1, guide()
+    assert float(training.losses.identity_change(network, faces, faces)) == pytest.approx(0, abs=1e-6)
+    other = (-faces).requires_grad_()
+    change = training.losses.identity_change(network, faces, other)
+    change.backward()
+    assert 0 < float(change.detach()) <= 2 and other.grad.abs().sum() > 0
+    assert "generator_identity" in train("flow guided", tmp_path)
+    with pytest.raises(FerError, match="needs a guide"):
+        train("flow", tmp_path / "none", weight_identity=1.0)
 
 
 def test_a_width_that_cannot_be_normalised_is_refused(tmp_path):

@@ -45,6 +45,7 @@ DECODING_ERRORS = (
     Image.DecompressionBombError,
 )
 CHUNK = 64
+LARGEST_FILE = 2**31  # bytes that a member of a zip may have when it is unpacked, in memory
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Source:
         try:
             if self.archive is None:
                 return (self.root / name).read_bytes()
+            if self.archive.getinfo(name).file_size > LARGEST_FILE:
+                raise FerError(f"{self.root / name} would be larger than 2 GB when unpacked: leave it out of the zip")
             return self.archive.read(name)
         except (*DECODING_ERRORS, RuntimeError) as error:
             raise FerError(f"cannot read {self.root / name}: {error}; copy the data set again") from error
