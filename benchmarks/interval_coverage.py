@@ -51,7 +51,8 @@ def coverage(n_seeds, spread, *, trials, n_images, n_subjects=None, subject_spre
                       for value in (each["low"] <= truth <= each["high"], (each["high"] - each["low"]) / 2)])
     names = [f"{name} {what}" for name in ("bootstrap", "anova", "seeds") for what in ("holds", "+-")]
     row = {} if n_subjects is None else {"subjects": n_subjects}
-    return {"seeds": n_seeds, "spread": spread, **row, **dict(zip(names, np.mean(np.array(found, float), 0), strict=True))}
+    means = np.mean(np.array(found, float), 0)
+    return {"seeds": n_seeds, "spread": spread, **row, **dict(zip(names, means, strict=True))}
 
 
 def main(arguments=None):

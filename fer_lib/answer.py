@@ -222,8 +222,8 @@ def paper_stopping(cells, folder, tests, n_real, ratio, usual, **options):
 def authors_mode(cells, folder, tests, n_real, ratio, usual, **options):
     """The gain that each of the authors' quirks would have shown, beside the corrected one: list of dicts.
 
-    Every one stops as in the paper ("paper_stopping" does nothing else otherwise), as it is tested beside. faked_points,
-    faked_points_anova: how much larger the gain is than the corrected one, on the seeds that both have.
+    Every one stops as in the paper, and "paper_stopping" does nothing else otherwise. faked_points, faked_points_anova:
+    how much larger the gain is than the corrected one, on the seeds that both have.
     """
     headline = ("mixed", float(ratio))
     as_paper, corrected = (group(cells, n_real=n_real, stopping=stopping, **usual) for stopping in ("paper", "updates"))

@@ -160,7 +160,8 @@ def anova_interval(scores, groups, *, counted=None, level=0.95):
     Source: Hillis (2007), Statistics in Medicine 26, 596. As there the variance of groups is not taken to be negative,
     and here that of seeds neither: where they differ by less than what is left does, that takes the place, with the
     freedom of both. The degrees of freedom are Satterthwaite's (1946), those of groups among them, as test subjects,
-    unlike images, may be few; a mean square that is subtracted does not make them fewer than the fewest. Sums over groups of unequal sizes are linearised, Cochran (1977), section 6.
+    unlike images, may be few; a mean square that is subtracted does not make them fewer than the fewest. Sums over
+    groups of unequal sizes are linearised, Cochran (1977), section 6.
     """
     scores = np.asarray(scores, float)
     counted = np.ones(len(groups), bool) if counted is None else np.asarray(counted, bool)

@@ -148,14 +148,14 @@ def _rate(hit, subjects, *, resamples, level, seed):
     """Mean of hit [n] with a percentile bootstrap interval over subjects: (rate, low, high).
 
     Where all subjects have the same rate, resampling would say that others have it, too: then the interval is that of
-    Clopper & Pearson (1934) for as many images as there are subjects. For a single subject there is none, NaN.
+    Clopper & Pearson (1934) for as many images as there are subjects. A single subject tells nothing of others: 0 to 1.
     """
     if not len(hit):
         return float("nan"), float("nan"), float("nan")
     groups = pd.Series(hit).groupby(np.where(subjects == "", np.arange(len(hit)).astype(str), subjects))
     hits, sizes = groups.sum().to_numpy(float), groups.size().to_numpy(float)
     if len(hits) < 2:
-        return float(hit.mean()), float("nan"), float("nan")
+        return float(hit.mean()), 0.0, 1.0
     if np.ptp(hits / sizes) == 0:
         low, high = proportion_confint(hit.mean() * len(hits), len(hits), alpha=1 - level, method="beta")
         return float(hit.mean()), float(low), float(high)

@@ -30,7 +30,12 @@ ARMS = {"real": (PALETTE[7], "o", "-"), "mixed": (PALETTE[0], "s", "-"), "genera
 
 
 class Drawn(Figure):
-    """A Figure that a notebook shows as a picture; others are shown only once pyplot has chosen a backend."""
+    """A Figure that a notebook shows as a picture; others are shown only once pyplot has chosen a backend.
+
+    alt : what it shows, in words, for those who do not see it.
+    """
+
+    alt = ""
 
     def _repr_png_(self):
         file = io.BytesIO()
@@ -80,6 +85,10 @@ def contact_sheet(images, *, row_titles=None, column_titles=None, title="", scal
         for axis, title in zip(axes[:, 0], row_titles or [], strict=False):
             axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=fontsize)
         figure.suptitle(title_of_sheet or None, fontsize=8)
+        figure.alt = (f"Pictures of faces, {rows} rows and {columns} columns"
+                      + (f"; {title_of_sheet}" if title_of_sheet else "")
+                      + (f"; columns: {', '.join(filter(None, column_titles))}" if column_titles else "")
+                      + (f"; rows: {', '.join(filter(None, row_titles))}" if row_titles else "") + ".")
     return figure
 
 
@@ -146,6 +155,11 @@ def learning_curves(history, *, best_epoch=None):
             if best_epoch is not None:
                 axis.axvline(best_epoch, color="0.3", linewidth=0.8, label="weights kept")
         figure.legend(*loss.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        first, last = history.iloc[0], history.iloc[-1]
+        figure.alt = (f"Over {len(history)} epochs the validation loss goes from {first['validation_loss']:.2f} to "
+                      f"{last['validation_loss']:.2f}, at its lowest {history['validation_loss'].min():.2f}; the "
+                      f"validation accuracy goes from {first['validation_accuracy']:.2f} to {last['validation_accuracy']:.2f}"
+                      + ("." if best_epoch is None else f"; the weights of epoch {best_epoch} are kept."))
     return figure
 
 
@@ -198,6 +212,8 @@ def confusion(matrix, *, labels=EXPRESSIONS, title=""):
         axis.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
         axis.tick_params(axis="x", length=0)
         axis.tick_params(axis="y", rotation=0, length=0)
+        told = [f"{name} {value:.2f}" for name, value in zip(labels, np.diag(np.asarray(matrix)), strict=True)]
+        figure.alt = f"Confusion matrix{f', {title}' if title else ''}. Fractions that are right: {', '.join(told)}."
     return figure
 
 
@@ -222,6 +238,10 @@ def label_fidelity(scores, *, origin="real"):
         axis.set_xticks(range(len(names)), names)
         axis.set(ylabel="judge agrees (fraction of faces)", ylim=(0, 1.04))
         figure.legend(loc="outside upper center", ncols=len(scores) + 1, title="95 % interval; in brackets: all faces")
+        figure.alt = "Fraction of faces in which the judge sees the expression. " + " ".join(
+            f"{kind if kind == 'generated' else f'{origin}, test set {kind}'}: "
+            + ", ".join(f"{name} {rows[name]['estimate']:.2f}" for name in names) + "."
+            for kind, rows in scores.items())
     return figure
 
 
@@ -381,7 +401,15 @@ def arms_curve(means, *, bounds=None, origin="real", baseline="real_long",
         if single:
             axes[-1, 1].set_xlabel("accuracy (fraction of test images)")
         _shared_legend(figure, axes[:, 0], f"trained on … (bars and band: {interval})")
+        figure.alt = _accuracies_told(means, tests, origin)
     return figure
+
+
+def _accuracies_told(means, tests, origin):
+    """The accuracy of every arm and ratio on each test set, in words."""
+    return " ".join(f"Accuracy on the test set {test}: " + ", ".join(
+        f"{_with_ratio(row, origin)} {row['accuracy']:.3f}" for _, row in
+        means[means["test_set"] == test].sort_values(["arm", "ratio"]).iterrows()) + "." for test in tests)
 
 
 def _points_only(means, tests, base, single, origin, interval):
@@ -395,6 +423,7 @@ def _points_only(means, tests, base, single, origin, interval):
             axis.set(title=f"test set: {test}", xlabel="accuracy (fraction of test images)")
         figure.legend(*_unique_handles(axes[0]), loc="outside upper center",
                       title=f"trained on … (ratio in brackets; bars and band: {interval})", title_fontsize=7)
+        figure.alt = _accuracies_told(means, tests, origin)
     return figure
 
 
@@ -476,7 +505,14 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
         axis.set(xlabel=f"gain over {arm_title(entries[0]['baseline'], origin)}\n(percentage points; {interval})",
                  title=title, ylim=(heights[-1] - 0.5, 0.55))
         axis.tick_params(axis="y", length=0)
+        figure.alt = (f"Gain over {arm_title(entries[0]['baseline'], origin)} in percentage points"
+                      f"{f', {title}' if title else ''} ({interval}): " + "; ".join(f"{_with_ratio(entry, origin)} {_reach_told(trusted(entry))}"
+                                                     for entry in entries) + ".")
     return figure
+
+
+def _reach_told(gain):
+    return f"{gain['estimate']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})"
 
 
 def _forest_row(axis, entry, height, *, main):
@@ -486,7 +522,7 @@ def _forest_row(axis, entry, height, *, main):
         axis.plot([resampled["low"], resampled["high"]], [height - 0.2] * 2, color=colour, linewidth=0.6)
     axis.errorbar(gain["estimate"], height, xerr=_reach_of(gain), color=colour, marker=marker, linestyle="",
                   markersize=7 if main or marker == "*" else 4.5, elinewidth=2 if main else 1)
-    axis.annotate(f"{gain['estimate']:+.1f} ({gain['low']:+.1f} to {gain['high']:+.1f})", (1.02, height),
+    axis.annotate(_reach_told(gain), (1.02, height),
                   xycoords=("axes fraction", "data"), va="center", fontsize=6.5, annotation_clip=False,
                   weight="bold" if main else "normal")
 
@@ -526,6 +562,9 @@ def worth_curve(worth, *, origin="real"):
         axis.set(xlabel=f"{origin} training images (log scale)", ylabel="accuracy (fraction of test images; 95 %)",
                  title=_worth_sentence(worth, origin), ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
         figure.legend(loc="outside lower center", ncols=3, fontsize=6.5, handletextpad=0.4, columnspacing=1)
+        alone = ", ".join(f"{size}: {value:.3f}" for size, value in zip(sizes, values[0], strict=True))
+        figure.alt = (f"{_worth_sentence(worth, origin)}. Accuracy with {origin} faces alone: {alone}; with "
+                      f"{worth['n_real']} and {n_generated:g} generated: {accuracy['estimate']:.3f}.")
     return figure
 
 
@@ -705,4 +744,14 @@ def axis_gains(rows, *, n_real, usual=None, origin="real"):
                         fontsize=8)
         if len(table["test_set"].unique()) > 1:
             figure.legend(*_unique_handles(axes.flat[0]), loc="outside lower center", ncols=4)
+        figure.alt = f"Gain of {origin} and generated faces over {origin} ones alone, in percentage points. "
+        figure.alt += " ".join(
+            f"{label}: {_axis_told(part, name)}." for name, (part, label) in varied.items())
     return figure
+
+
+def _axis_told(part, name):
+    rows = part.sort_values(["test_set", name]).to_dict("records")
+    return ", ".join(f"{row[name]:g} (test set {row['test_set']}) "
+                     + _reach_told({end: row[f"gain_points.{end}"] for end in ("estimate", "low", "high")})
+                     for row in rows)

@@ -110,8 +110,8 @@ def compare(results, other):
 
     results, other : folders results/<profile> with ratio_study.csv and predictions.npz.
     Returns a DataFrame, one row for each test set and kind of classifier (`KIND`) that both hold and that answered
-    differently, without those of a block with `crossed`: seeds (those that both have), other_accuracy, accuracy, gain_points, low, high and p of
-    intervals.paired_gain, anova_low, anova_high.
+    differently, without those of a block with `crossed`: seeds (those that both have), other_accuracy, accuracy,
+    gain_points, low, high and p of intervals.paired_gain, anova_low, anova_high.
     Raises FerError when a file is missing, the test images are not the same, or the studies have nothing in common.
     """
     folders, rows = [Path(results), Path(other)], []

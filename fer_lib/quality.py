@@ -188,7 +188,7 @@ def coverage_share(judge, pool, kept, test, *, seed=0, draws=COVERAGE_DRAWS, lev
         for code in range(len(EXPRESSIONS)):
             drawn = {name: vectors[rng.permutation(np.flatnonzero(codes == code))[:n]]
                      for name, (vectors, codes) in features.items()}
-            found += [{"set": name, "expression": EXPRESSIONS[code], **metrics.coverage(drawn["pool"], drawn[name], k=k)}
+            found += [{"set": name, "expression": EXPRESSIONS[code]} | metrics.coverage(drawn["pool"], drawn[name], k=k)
                       for name in ("generated", "test")]
     table = pd.DataFrame(found).assign(draw=np.arange(len(found)) // (2 * len(EXPRESSIONS)))
     of_draws = table.groupby(["set", "draw"])["coverage"].mean().unstack("set")[["generated", "test"]].to_numpy().T

@@ -95,9 +95,11 @@ class Workspace:
     def save_figure(self, figure, name, *, alt=None):
         """Write `figure` to figures/<profile>/<name>.png (200 dpi) and .svg; returns the PNG's path.
 
-        alt : str, what the figure shows, for those who do not see it; kept inside both files.
+        alt : str, what the figure shows, for those who do not see it; kept inside both files. None takes what the
+        figure says of itself (`alt`, see plots.Drawn), if it does.
         """
         _make_folder(self.figures)
+        alt = alt or getattr(figure, "alt", "")
         told = {"Description": " ".join(alt.split())} if alt else {}
         for suffix, options in ((".png", {"dpi": 200, "metadata": told}),
                                 (".svg", {"metadata": {"Date": None} | told})):

@@ -63,8 +63,8 @@ def check_one_kind(table):
     counts = table.groupby(["test_set", "arm", "ratio"])[kinds].nunique()
     mixed_up = [name for name in kinds if (counts[name] > 1).any()]
     if mixed_up:
-        raise FerError(f"The table holds classifiers of several {mixed_up[0]}, which have no common mean: pass the rows "
-                       "of one, as answer.rows_of chooses them.")
+        raise FerError(f"The table holds classifiers of several {mixed_up[0]}, which have no common mean: pass the "
+                       "rows of one, as answer.rows_of chooses them.")
 
 
 def same_seeds(rows):

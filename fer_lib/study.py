@@ -625,8 +625,8 @@ def stopping_rule(cell, *, updates, looks, batch_size=16, authors_mode=False, **
     with a fixed number of updates where the cell asks for it."""
     if cell.stopping == "updates":
         if updates % looks:
-            raise FerError(f"{updates} updates cannot be looked at {looks} times at even distances: choose a multiple of "
-                           f"{looks}, or other looks.")
+            raise FerError(f"{updates} updates cannot be looked at {looks} times at even distances: choose a multiple "
+                           f"of {looks}, or other looks.")
         training |= {"steps_per_epoch": updates // looks, "max_epochs": looks, "patience": looks,
                      "best_by": "accuracy"}
     return {"batch_size": batch_size, **training}

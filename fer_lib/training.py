@@ -105,8 +105,8 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"adaptive": adaptive} if adaptive else {})
-    settings = [faces.fingerprint, given, lr, gamma, final_gamma, r1_interval, augmentation, augmentation_target, ema_kimg,
-                objective, critic, critic_lr, decay, optimiser, precision]
+    settings = [faces.fingerprint, given, lr, gamma, final_gamma, r1_interval, augmentation, augmentation_target,
+                ema_kimg, objective, critic, critic_lr, decay, optimiser, precision]
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, settings=settings,
                 log_every=log_every, checkpoint_every=checkpoint_every,
                 finish=lambda: save_weights(ema, folder, name="generator", options=options, kind="stylegan2",
@@ -257,9 +257,9 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     """Train expression_flow on `faces` (all seven expressions) and write generator.safetensors into `folder`.
 
     The discriminator compares a generated face with a real one of the same expression (relativistic pairing), by
-    its label logit, too, of which the cross-entropy is that of real faces alone. Every expression is drawn equally often. Where subjects are
-    known, the real face is one of the same person if there is one, so that the pair differs in nothing but what
-    it should.
+    its label logit, too, of which the cross-entropy is that of real faces alone. Every expression is drawn equally
+    often. Where subjects are known, the real face is one of the same person if there is one, so that the pair differs
+    in nothing but what it should.
     faces : Faces [n]. steps : int, updates of each network. image_options : dict of expression_flow.Generator's
     width, n_blocks, residual_scale and flow_scale, and of Discriminator's critic_width.
     lr : of the discriminator; the generator's is half of it; both fall to 0 over the second half.
@@ -328,8 +328,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"encoder": encoder} if encoder else {})
-    settings = [faces.fingerprint, sequences.fingerprint if encoder else None, image_options, lr, gamma, penalty_interval,
-                warm_up, sequence_warm_up, weights, residual_power, augmentation, optimiser, ema_kimg]
+    settings = [faces.fingerprint, sequences.fingerprint if encoder else None, image_options, lr, gamma,
+                penalty_interval, warm_up, sequence_warm_up, weights, residual_power, augmentation, optimiser, ema_kimg]
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, settings=settings,
                 warm_up=warming,
                 log_every=log_every, checkpoint_every=checkpoint_every,
@@ -341,8 +341,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 class FlowSteps:
     """What the updates of train_flow_gan do with what was drawn for them (see pair_drawer and sequence_drawer).
 
-    encoder : None without sequences. guide : None without the identity term. taught : what the first optimiser changes, the generator and the encoder; the
-    second changes the discriminator. weights : of the terms of the generator's loss, by name. Others as in
+    encoder : None without sequences. guide : None without the identity term. taught : what the first optimiser changes,
+    the generator and the encoder; the second changes the discriminator. weights : of the terms of the generator's loss, by name. Others as in
     train_flow_gan.
     """
 
@@ -594,8 +594,8 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
 
     step : returns a dict of scalars. state : dict of everything with a state_dict that `step` changes.
     folder : holds checkpoint.pt while training; a run that finds one goes on from it. settings : plain values by which
-    a checkpoint is known, beside the seed and the numbers of steps and images; one of others is refused. finish : called after the last
-    step, while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose updates have negative
+    a checkpoint is known, beside the seed and the numbers of steps and images; one of others is refused. finish :
+    called after the last step, while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose updates have negative
     numbers here, and no row.
     Raises FerError when a term is not finite; the last checkpoint stays.
     Returns DataFrame: step, seconds, images_per_second and the mean of each term since the row before.
@@ -681,7 +681,8 @@ def _checkpoint(folder, state, done, rows, terms, seconds, warmed, known_by):
 def resume(folder, state, first=0, known_by=None):
     """Load folder/checkpoint.pt into `state`, all or, after the warm-up, some of it.
 
-    known_by : what the checkpoint must be known by, or None. Returns (steps done, `first` without a checkpoint; history rows; pending terms; seconds; those of the warm-up).
+    known_by : what the checkpoint must be known by, or None.
+    Returns (steps done, `first` without a checkpoint; history rows; pending terms; seconds; those of the warm-up).
     Raises FerError when the file is damaged, or is of another training.
     """
     path = Path(folder) / "checkpoint.pt"

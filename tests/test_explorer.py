@@ -406,7 +406,8 @@ def test_the_pool_is_at_hand_where_the_identity_gan_learned_from_it(seen, tmp_pa
 
 @pytest.mark.parametrize("named, origin, told", [
     ((False, False), "unknown", "faces that its file does not name"),
-    ((True, False), "rendered and unknown", "3360 rendered faces, the second one on faces that its file does not name")])
+    ((True, False), "rendered and unknown",
+     "3360 rendered faces, the second one on faces that its file does not name")])
 def test_what_weights_of_others_learned_from_is_not_made_up(named, origin, told, tmp_path, monkeypatch):
     """The pool of this profile has nothing to do with generators that learned elsewhere."""
     monkeypatch.setenv("FER_OUTPUT", str(tmp_path))

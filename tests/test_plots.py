@@ -70,6 +70,14 @@ def test_every_figure_can_be_drawn_and_has_no_text_below_6_points(name):
     assert min(sizes, default=8) >= 6
 
 
+@pytest.mark.parametrize("name, told", [
+    ("contact_sheet", "2 rows and 3 columns; columns: x, y, z; rows: a, b."), ("learning_curves", "epoch 2 are kept."),
+    ("confusion", "anger 1.00, disgust 1.00"), ("axis_gains", "600 (test set lab) +1.0 (-1.0 to +3.0)"),
+    ("arms_curve", "Accuracy on the test set lab: "), ("arms_curve_of_one_ratio", "Accuracy on the test set wild: ")])
+def test_figures_say_in_words_what_they_show(name, told):
+    assert told in EVERY_FIGURE[name]().alt
+
+
 def test_the_ratio_curve_says_what_the_classifiers_were_trained_on():
     words = texts(plots.ratio_curve(means(), origin="rendered"))
     assert "rendered only" in words and "rendered + generated" in words and "generated only" in words

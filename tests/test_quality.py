@@ -1,11 +1,13 @@
 """Shares compare with what would be perfect and with doing nothing."""
 
+import json
+
 import numpy as np
 import pytest
 from test_classifier import striped_faces
 from test_metrics import as_generated
 
-from fer_lib import metrics, quality, training, truth
+from fer_lib import metrics, paths, quality, training, truth
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
@@ -163,3 +165,16 @@ def test_a_change_of_the_mouth_alone_is_of_the_mouth_alone():
     assert {region: value["estimate"] for region, value in found.items()} == pytest.approx(expected, abs=1e-4)
     assert share > 0.9
     assert all(value["estimate"] > 1.5 for value in quality.region_change_ratio(given, true, masks, 50, rng).values())
+
+
+@pytest.mark.parametrize("path", sorted((paths.REPOSITORY / "results").glob("*/generators.json")),
+                         ids=lambda path: path.parent.name)
+def test_committed_measures_name_the_run_that_took_them(path):
+    """The ratio to the paper's GAN comes from a run that had one."""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    notes = json.loads((path.parent / "provenance.json").read_text(encoding="utf-8")).values()
+    notes = [note for note in notes if path.name in note["files"]]
+    assert notes and set(measured) >= {key for note in notes for key in note.get("keys", ())}
+    of_ratio = [note for note in notes if "identity_gan_paper" in note["inputs"]
+                and "identity_fid_ratio" in note.get("keys", measured)]
+    assert bool(of_ratio) == ("identity_fid_ratio" in measured)

@@ -7,11 +7,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from PIL import Image
 
 import run_all
-from fer_lib import paths, report, runs
+from fer_lib import paths, plots, report, runs
 from fer_lib.errors import FerError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -87,7 +88,10 @@ def test_the_words_kept_in_a_figure_are_its_alt_text(project, monkeypatch):
     monkeypatch.setenv("FER_OUTPUT", str(project))
     workspace = runs.open_workspace("demo", step="06_ratio_study")
     workspace.save_figure(plt.figure(figsize=(1, 1)), "ratio_curve", alt="No gain\n  at \"any\" ratio")
-    assert "No gain at \"any\" ratio" in [image["alt"] for image in Elements(page_of(project)).all("img")]
+    workspace.save_figure(plots.confusion(np.eye(6), title="of mine"), "classifier_confusion_mine")
+    told = [image["alt"] for image in Elements(page_of(project)).all("img")]
+    assert "No gain at \"any\" ratio" in told
+    assert any(text.startswith("Confusion matrix, of mine. Fractions that are right: anger 1.00") for text in told)
 
 
 def test_every_link_leads_somewhere(project):
