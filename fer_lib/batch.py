@@ -433,7 +433,7 @@ def publish_outputs(steps):
     for step in steps:
         nb.check_same_sources(step.executed, step.notebook)
     for step in steps:
-        nb.publish(step.executed, step.notebook)
+        nb.publish(step.executed, step.notebook, figures=step.root / "figures" / step.profile)
 
 
 def _read_json(path):

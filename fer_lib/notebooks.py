@@ -7,6 +7,7 @@ one that failed is kept beside it as `<name>.failed.ipynb`, marked as failed.
 from __future__ import annotations
 
 import ast
+import base64
 import hashlib
 import json
 import logging
@@ -227,10 +228,11 @@ def check_same_sources(executed, source):
         raise FerError(f"{source.name} has changed since it ran, so no outputs were published: run it again.")
 
 
-def publish(executed, source):
+def publish(executed, source, *, figures=None):
     """Copy outputs and execution counts of an executed notebook into its source notebook.
 
-    executed, source : Path. The cell with injected parameters is left out, and the counts run from 1.
+    executed, source : Path. figures : folder of the figures that it has drawn, or None; a picture that a cell of prose
+    has as an attachment is taken anew from there. The cell with injected parameters is left out, and the counts run from 1.
     Raises FerError when the cells' sources differ, in which case nothing is written.
     """
     check_same_sources(executed, source)
@@ -241,6 +243,10 @@ def publish(executed, source):
             cell["execution_count"] = count if ran["execution_count"] is not None else None
             cell["outputs"] = [{**output, "execution_count": count} if "execution_count" in output else output
                                for output in ran["outputs"]]
+        for name in cell.get("attachments", {}) if figures else ():
+            if (figures / name).is_file():
+                picture = base64.b64encode((figures / name).read_bytes()).decode()
+                cell["attachments"][name] = {"image/png": picture}
     widgets = json.loads(executed.read_text(encoding="utf-8"))["metadata"].get("widgets")
     ours["metadata"] = {**ours["metadata"], "widgets": widgets} if widgets else ours["metadata"]
     temporary = source.with_suffix(".publishing")

@@ -297,6 +297,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     if weight_identity and guide is None:
         raise FerError("The identity term needs a guide: give an embedder of the GANs' own people, see "
                        "embedding.train_embedder, or set its weight to 0.")
+    guide = copy.deepcopy(guide).to(device).eval().requires_grad_(False) if weight_identity else None
     rates = (lr / 2, lr * penalty_interval / (penalty_interval + 1))
     optimisers = (optimise(taught, lr=lr / 2, betas=(0.0, 0.99)),
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
@@ -305,7 +306,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     draw_sequence = sequence_drawer(sequences, batch_size, device) if encoder else None
 
     acts = FlowSteps(generator, discriminator, encoder, taught, optimisers, weights, augmentation, gamma,
-                     penalty_interval, residual_power, guide if weight_identity else None)
+                     penalty_interval, residual_power, guide)
     teach_discriminator, penalise, teach_generator = (engine.recorded(each, device) for each in (
         acts.teach_discriminator, acts.penalise, acts.teach_generator))
 

@@ -1,6 +1,7 @@
 """House rules of the committed notebooks, and nbval on their smoke-sized runs."""
 
 import ast
+import base64
 import json
 import re
 import shutil
@@ -190,3 +191,11 @@ def test_nbval_reproduces_the_smoke_run(notebook, smoke_run, tmp_path):
     counts = {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}
     n_code = sum(cell["cell_type"] == "code" for cell in notebooks.read_cells(executed))
     assert counts == {"tests": n_code, "failures": 0, "errors": 0, "skipped": 0}, run.stdout[-4000:]
+
+
+def test_the_answer_at_the_top_of_notebook_6_is_the_committed_figure():
+    path = next(path for path in NOTEBOOKS if path.stem == "06_ratio_study")
+    cell = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
+    picture = base64.b64decode(cell["attachments"]["study_curve.png"]["image/png"])
+    assert picture == (path.parents[1] / "figures" / "demo" / "study_curve.png").read_bytes()
+    assert "](attachment:study_curve.png)" in "".join(cell["source"])

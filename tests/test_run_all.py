@@ -295,6 +295,20 @@ def test_publish_stores_outputs_and_nothing_else(project):
     assert set(project.plan().values()) == {"is current"}
 
 
+def test_publish_renews_the_pictures_that_prose_has_attached(project):
+    path = project.notebooks / "02_second.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    prose = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
+    prose.attachments = {name: {"image/png": "b2xk"} for name in ("drawn.png", "other.png")}
+    nbformat.write(notebook, path)
+    drawn = project.output / "figures" / "demo" / "drawn.png"
+    drawn.parent.mkdir(parents=True)
+    drawn.write_bytes(b"new")
+    assert project.main("--publish")[0] == 0
+    after = next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert after.attachments == {"drawn.png": {"image/png": "bmV3"}, "other.png": {"image/png": "b2xk"}}
+
+
 def test_publish_runs_a_notebook_with_new_code_but_refuses_one_with_new_prose(finished):
     finished.change("02_second", {"# Other prose": SECOND["# What is read?"]}
                     | {key: value for key, value in SECOND.items() if key != "# What is read?"})
