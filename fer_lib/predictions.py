@@ -2,7 +2,7 @@
 
     python -m fer_lib.predictions built_in_study    # a finished run's answers -> results/built_in_study/predictions.npz
     python -m fer_lib.predictions built_in_study --summary
-        # results/built_in_study/summary.json anew from it, without training
+        # results/built_in_study/summary.json, and the figures of what it holds, anew from it, without training
     python -m fer_lib.predictions fer2013_faces_only --against fer2013_muon    # the gain over another study's faces
     predictions.analyse("results/built_in_study")   # the same from Python
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib import answer, data, intervals, paths, profiles, runs, study
+from fer_lib import answer, data, intervals, paths, plots, profiles, runs, study
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
@@ -138,6 +138,34 @@ def compare(results, other):
     return pd.DataFrame(rows)
 
 
+def redraw(workspace, summary, tests):
+    """The figures of notebook 6 that a summary alone decides: gains, axes and worth.
+
+    workspace : runs.Workspace. summary : as `analyse` returns it. tests : dict name -> Faces, its test sets.
+    Returns the names of the figures.
+    """
+    origin, first = summary["trained_on"].get("real", "real"), summary["test_set"]
+    units = "subjects" if any(tests[first].subjects) else "images"
+    look = {"origin": origin, "interval": f"95 % interval over seeds and test {units}"}
+    drawn = {f"study_gains_{name}": plots.contrast_forest([test["main_contrast"], *test["contrasts"].values()],
+                                                          title=f"test set: {name}", **look)
+             for name, test in summary["test_sets"].items()}
+    others = summary.get("other_n_real", {})
+    drawn |= {f"study_gains_{first}_n{size}": plots.contrast_forest(
+                  [other["main_contrast"], *other["contrasts"].values()],
+                  title=f"{size} {origin} faces, test set: {first}", **look)
+              for size, other in others.items() if len(other["contrasts"]) > 2}
+    drawn["study_axes"] = plots.axis_gains(summary.get("axes", []), n_real=summary["n_real"],
+                                           usual=summary.get("usual"), origin=origin)
+    drawn |= {f"study_worth{ending}": plots.worth_curve(found["worth"], origin=origin)
+              for ending, found in [("", summary), *((f"_n{size}", other) for size, other in others.items())]
+              if "worth" in found}
+    drawn = {name: figure for name, figure in drawn.items() if figure}
+    for name, figure in drawn.items():
+        workspace.save_figure(figure, name)
+    return list(drawn)
+
+
 def _by_kind(cells):
     """Pairs of (dict of what is in `KIND`, the cells of that kind in the order of their seeds)."""
     found = {}
@@ -190,7 +218,8 @@ def main(arguments=None):
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("profile", help="a profile whose notebook 06 is finished")
-    parser.add_argument("--summary", action="store_true", help="write summary.json anew from what was kept")
+    parser.add_argument("--summary", action="store_true",
+                        help="write summary.json, and the figures of what it holds, anew from what was kept")
     parser.add_argument("--against", metavar="PROFILE", help="tell the gain over the same classifiers of that profile")
     options = parser.parse_args(arguments)
     try:
@@ -201,9 +230,12 @@ def main(arguments=None):
         profiles.read_profile(options.profile, folder=paths.PARAMS)  # before folders are made for one that is not there
         workspace = runs.open_workspace(options.profile, step="summary" if options.summary else "predictions")
         if options.summary:
-            workspace.save_json(analyse(workspace.results), "summary")
+            summary = analyse(workspace.results)
+            workspace.save_json(summary, "summary")
+            with tempfile.TemporaryDirectory() as folder:
+                drawn = redraw(workspace, summary, unpack(workspace.results / "predictions.npz", folder))
             workspace.finish()
-            print("Wrote summary.json.")
+            print(f"Wrote summary.json and {', '.join(drawn)}.")
             return 0
         tests = data.tests(data.load(workspace.require("faces").path))
         folder, table = workspace.require("study").path, workspace.results / "ratio_study.csv"

@@ -231,6 +231,8 @@ def test_the_answer_can_be_had_again_from_what_is_kept(found, tmp_path, profile)
     assert predictions.main(["mine", "--summary"]) == 0
     assert json.loads(written.read_text()) == json.loads(json.dumps(predictions.analyse(workspace.results)))
     assert json.loads((workspace.results / "provenance.json").read_text())["summary"]["files"] == ["summary.json"]
+    drawn = {path.name for path in (tmp_path / "figures" / "mine").iterdir()}
+    assert {"study_gains_lab.png", "study_gains_wild.svg", "study_axes.png", "study_worth_n12.png"} <= drawn
     assert study.cells_of(table) == cells
     workspace.save_table(table.assign(accuracy=table["accuracy"].where(table["arm"] != "mixed", 0.99)), "ratio_study")
     before = written.read_text()
