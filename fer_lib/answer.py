@@ -69,6 +69,8 @@ def check_profile(values):
     if faint and values.get("expression_method") == "stargan":
         raise FerError(f"The plan asks for expressions of intensity {faint[0].intensity:g}, which StarGAN does not "
                        "have: leave it out, or set expression_method to flow.")
+    if values.get("person_weight") and values.get("expression_method") == "stargan":
+        raise FerError("StarGAN has no term for the person: set person_weight=0, or expression_method to flow.")
     few = [cell for cell in everything if cell.arm == "generated" and cell.n_generated < len(EXPRESSIONS)]
     if few:
         raise FerError(f"At ratio {few[0].ratio:g} the arm generated has {few[0].n_generated} images for "
@@ -109,7 +111,7 @@ def analyse(table, cells, folder, tests, *, n_real, headline_ratio, usual=None, 
         worth, law, variance: see curves.worth, curves.law and variance.variance_split, of the first test set; what the
             draw of real faces adds is not identified where n_real is the whole reserve;
         authors_mode: list of dicts test_set, quirk, accuracy, baseline_accuracy, what intervals.fields names, and
-            faked_points {estimate, low, high, p}: by how much the quirk changes the gain, see `authors_mode`;
+            faked_points, faked_points_anova: by how much it changes the gain, see `authors_mode`;
         intensity: see `by_intensity`, where the intensity of the test faces is known.
     """
     usual = usual or {}
@@ -181,9 +183,13 @@ def _answers(cells, folder, tests, base, headline, quirk=""):
     return found
 
 
-def _gain(cells, folder, tests, base, headline, quirk="", resamples=10_000):
+def _gain(cells, folder, tests, base, headline, **options):
     """Gain of one arm over another on each test set: list of dicts."""
-    rows, found = [], _answers(cells, folder, tests, base, headline, quirk)
+    return _gains(_answers(cells, folder, tests, base, headline), tests, **options)
+
+
+def _gains(found, tests, resamples=10_000):
+    rows = []
     for name in next(iter(found.values()), {}):
         before, after = (np.stack([of_seed[name][arm] for of_seed in found.values()]) for arm in (0, 1))
         gain = statistics.paired_gain(before, after, clusters=tests[name].subjects, resamples=resamples)
@@ -222,22 +228,21 @@ def paper_stopping(cells, folder, tests, n_real, ratio, usual, **options):
 def authors_mode(cells, folder, tests, n_real, ratio, usual, **options):
     """The gain that each of the authors' quirks would have shown, beside the corrected one: list of dicts.
 
-    Every one stops as in the paper, and "paper_stopping" does nothing else otherwise. faked_points, faked_points_anova:
-    how much larger the gain is than the corrected one, on the seeds that both have.
+    Every one stops as in the paper, and "paper_stopping" does nothing else otherwise. faked_points, by resampling, and
+    faked_points_anova: how much larger the gain is than the corrected one, on the seeds that both have.
     """
     headline = ("mixed", float(ratio))
     as_paper, corrected = (group(cells, n_real=n_real, stopping=stopping, **usual) for stopping in ("paper", "updates"))
-    rows = [{"quirk": "none", **row} for row in
-            _gain(corrected, folder, tests, ("real_long", 0.0), headline, **options)]
     before = _answers(corrected, folder, tests, ("real_long", 0.0), headline)
+    rows = [{"quirk": "none", **row} for row in _gains(before, tests, **options)]
     for quirk in ["", *study.QUIRKS] if rows else ():
         try:
-            found = _gain(as_paper, folder, tests, ("real", 0.0), headline, quirk=quirk, **options)
             after = _answers(as_paper, folder, tests, ("real", 0.0), headline, quirk=quirk)
         except FerError:  # kept only where the study ran with authors_mode
             return []
         rows += [{"quirk": quirk or "paper_stopping", **row,
-                  **_faked(before, after, row["test_set"], tests, **options)} for row in found]
+                  **_faked(before, after, row["test_set"], tests, **options)}
+                 for row in _gains(after, tests, **options)]
     return rows if any(row["quirk"] != "none" for row in rows) else []
 
 

@@ -29,8 +29,8 @@ class AdaptiveChance(torch.nn.Module):
 
     target : 0..1, of the mean sign of the discriminator's verdicts (of their differences, where it compares pairs): 0
     where it guesses, 1 where it is always right. kimg : thousands of images in which the chance can rise from 0 to 1.
-    chance : float tensor, 0 at first. Source: Karras et al. 2020 (ADA), section 3.1 (r_t, target 0.6, 500 kimg); here
-    it moves at every update, not at every fourth.
+    chance : float tensor, 0 at first. Source: Karras et al. 2020 (ADA), section 3.1 (r_t, target 0.6, 500 of 25,000
+    kimg); here it moves at every update, not at every fourth.
     """
 
     def __init__(self, target, *, kimg=500.0):

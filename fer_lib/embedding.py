@@ -19,10 +19,8 @@ def train_embedder(faces, *, seed, epochs=12, lr=3e-3, batch_size=32, width=16, 
     """
     if "generated" in faces.origin:
         raise FerError("The embedder must not learn from generated faces: give it real or rendered ones.")
+    check_named(faces)
     subjects, codes = np.unique(faces.subjects.astype(str), return_inverse=True)
-    if len(subjects) < 2 or "" in subjects:
-        raise FerError("An embedder of identities needs faces of at least two subjects, each named: "
-                       "this data set does not say who is who.")
     device = engine.device(device)
     engine.keep_memory()
     with seeded(seed, device):
@@ -30,6 +28,13 @@ def train_embedder(faces, *, seed, epochs=12, lr=3e-3, batch_size=32, width=16, 
         network = network.to(device, memory_format=torch.channels_last)
         metrics.fit_judge(network, faces, codes, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
     return network.eval()
+
+
+def check_named(faces, *, remedy="choose a data set with subjects"):
+    """Raise FerError unless faces are of at least two subjects, each named. remedy : for the message."""
+    if len(set(faces.subjects)) < 2 or "" in set(faces.subjects):
+        raise FerError("An embedder of identities needs faces of at least two subjects, each named, and this data set "
+                       f"does not say who is who: {remedy}.")
 
 
 def embed(embedder, faces):

@@ -232,7 +232,8 @@ def publish(executed, source, *, figures=None):
     """Copy outputs and execution counts of an executed notebook into its source notebook.
 
     executed, source : Path. figures : folder of the figures that it has drawn, or None; a picture that a cell of prose
-    has as an attachment is taken anew from there. The cell with injected parameters is left out, and the counts run from 1.
+    has as an attachment is taken anew from there. The cell with injected parameters is left out, and the counts run
+    from 1.
     Raises FerError when the cells' sources differ, in which case nothing is written.
     """
     check_same_sources(executed, source)

@@ -158,7 +158,8 @@ def learning_curves(history, *, best_epoch=None):
         first, last = history.iloc[0], history.iloc[-1]
         figure.alt = (f"Over {len(history)} epochs the validation loss goes from {first['validation_loss']:.2f} to "
                       f"{last['validation_loss']:.2f}, at its lowest {history['validation_loss'].min():.2f}; the "
-                      f"validation accuracy goes from {first['validation_accuracy']:.2f} to {last['validation_accuracy']:.2f}"
+                      f"validation accuracy goes from {first['validation_accuracy']:.2f} to "
+                      f"{last['validation_accuracy']:.2f}"
                       + ("." if best_epoch is None else f"; the weights of epoch {best_epoch} are kept."))
     return figure
 
@@ -505,9 +506,9 @@ def contrast_forest(contrasts, *, origin="real", title="", interval="95 % interv
         axis.set(xlabel=f"gain over {arm_title(entries[0]['baseline'], origin)}\n(percentage points; {interval})",
                  title=title, ylim=(heights[-1] - 0.5, 0.55))
         axis.tick_params(axis="y", length=0)
+        told = "; ".join(f"{_with_ratio(entry, origin)} {_reach_told(trusted(entry))}" for entry in entries)
         figure.alt = (f"Gain over {arm_title(entries[0]['baseline'], origin)} in percentage points"
-                      f"{f', {title}' if title else ''} ({interval}): " + "; ".join(f"{_with_ratio(entry, origin)} {_reach_told(trusted(entry))}"
-                                                     for entry in entries) + ".")
+                      f"{f', {title}' if title else ''} ({interval}): {told}.")
     return figure
 
 

@@ -156,6 +156,15 @@ def recall_table(test):
     return table[["expression", "gain", "low", "high", "p_holm"]].round({"gain": 1, "low": 1, "high": 1, "p_holm": 3})
 
 
+def transfer_told(found):
+    """How much larger a gain is on another test set, as `+2.1 points (-7.5 to +11.6)`, by the interval to be trusted.
+
+    found : one of the entries of summary.json's transfer, see intervals.transfer.
+    """
+    return in_points(trusted({"gain_points": found["difference"], "gain_points_anova": found["difference_anova"],
+                              "seeds": found["seeds"], "test_groups": found["test_groups"]}))
+
+
 def in_points(gain):
     """{estimate, low, high} as `+2.3 points (-1.3 to +6.0)`."""
     return f"{gain['estimate']:+.1f} points ({gain['low']:+.1f} to {gain['high']:+.1f})"

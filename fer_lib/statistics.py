@@ -317,6 +317,6 @@ def _transfers(table, correct, headline_ratio, first, clusters, options):
                 pairs = [paired(correct[name], seeds_of(table, name), base, key) for name in (first, other)]
                 change = transfer(*zip(*pairs, strict=True), (clusters.get(first), clusters.get(other)), **options)
                 found.setdefault(other, {})[key[0]] = {first: change["first"], other: change["second"],
-                                                       **{name: change[name] for name in
-                                                          ("difference", "p", "difference_anova")}}
+                                                       **{name: value for name, value in change.items()
+                                                          if name not in ("first", "second")}}
     return found

@@ -51,7 +51,7 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     gamma : R1 weight. final_gamma : to this it falls over the first half, by the same factor at every step, so that a
     better generator meets a sharper discriminator; 0 leaves it as it is.
     augmentation_target : 0 augments every image; above 0 as often as keeps the discriminator this far from guessing,
-    see augment.AdaptiveChance.
+    see augment.AdaptiveChance: none at first, and the chance can rise to 1 in a tenth of the training.
     r1_interval : steps between two R1 penalties (lazy regularisation; R2 is an update of its own beside, for which
     rates and betas are not corrected).
     ema_kimg : half-life of the generator's moving average, in thousands of images, with a warm-up.
@@ -83,7 +83,9 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     rates = [float(optimiser.param_groups[0]["lr"]) for optimiser in optimisers]
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
     images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
-    adaptive = augment.AdaptiveChance(augmentation_target).to(device) if augmentation_target else None
+    adaptive = None
+    if augmentation_target:
+        adaptive = augment.AdaptiveChance(augmentation_target, kimg=steps * batch_size / 10_000).to(device)
     teach, penalise = (engine.recorded(each, device) for each in identity_steps(
         generator, discriminator, optimisers, paired=paired, augmentation=augmentation, gamma=weight,
         r1_interval=r1_interval, precision=precision, chance=adaptive.chance if adaptive else None))
@@ -330,7 +332,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"encoder": encoder} if encoder else {})
     settings = [faces.fingerprint, sequences.fingerprint if encoder else None, image_options, lr, gamma,
-                penalty_interval, warm_up, sequence_warm_up, weights, residual_power, augmentation, optimiser, ema_kimg]
+                penalty_interval, warm_up, sequence_warm_up, weights, residual_power, augmentation, optimiser, ema_kimg,
+                [float(value.double().sum()) for value in guide.state_dict().values()] if guide else None]
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, settings=settings,
                 warm_up=warming,
                 log_every=log_every, checkpoint_every=checkpoint_every,
@@ -343,8 +346,8 @@ class FlowSteps:
     """What the updates of train_flow_gan do with what was drawn for them (see pair_drawer and sequence_drawer).
 
     encoder : None without sequences. guide : None without the identity term. taught : what the first optimiser changes,
-    the generator and the encoder; the second changes the discriminator. weights : of the terms of the generator's loss, by name. Others as in
-    train_flow_gan.
+    the generator and the encoder; the second changes the discriminator. weights : of the terms of the generator's loss,
+    by name. Others as in train_flow_gan.
     """
 
     generator: torch.nn.Module
@@ -596,8 +599,8 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     step : returns a dict of scalars. state : dict of everything with a state_dict that `step` changes.
     folder : holds checkpoint.pt while training; a run that finds one goes on from it. settings : plain values by which
     a checkpoint is known, beside the seed and the numbers of steps and images; one of others is refused. finish :
-    called after the last step, while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose updates have negative
-    numbers here, and no row.
+    called after the last step, while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose
+    updates have negative numbers here, and no row.
     Raises FerError when a term is not finite; the last checkpoint stays.
     Returns DataFrame: step, seconds, images_per_second and the mean of each term since the row before.
     """

@@ -62,6 +62,8 @@ def test_a_plan_without_its_answer_is_refused_before_it_is_trained(options, mess
                                               "which StarGAN does not have"),
                                              ({"expression_method": "stargan", "blocks": [{"intensity": 0.6}],
                                                "n_blocks": 0}, "which StarGAN does not have"),  # the bank has all
+                                             ({"expression_method": "stargan", "person_weight": 1.0},
+                                              "set person_weight=0"),
                                              ({"arms": ["real_long", "mixed", "generated"], "ratios": [0.02, 5]},
                                               "At ratio 0.02 the arm generated has 2 images"),
                                              ({"study_updates": 350, "study_looks": 20}, "set study_updates=360")])

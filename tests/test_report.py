@@ -187,3 +187,13 @@ def test_figures_that_the_last_run_did_not_write_are_not_shown(project):
         figures = {"figures/demo/study_curve.png": "x", "figures/demo/study_curve.svg": "x"} if name[:2] == "06" else {}
         (steps / f"{name}.json").write_text(json.dumps({"writes": figures | {"results/demo/summary.json": "x"}}))
     assert len(Elements(page_of(project)).all("img")) == 1 < whole
+
+
+def test_a_difference_of_gains_is_told_by_the_interval_to_be_trusted():
+    found = {"difference": {"estimate": 2.0, "low": 1.0, "high": 3.0}, "seeds": 8, "test_groups": 25,
+             "difference_anova": {"estimate": 2.0, "low": -4.0, "high": 8.0, "p": 0.4}}
+    assert report.transfer_told(found) == "+2.0 points (+1.0 to +3.0)"
+    assert report.transfer_told(found | {"seeds": 3}) == report.transfer_told(found | {"test_groups": 4})
+    assert report.transfer_told(found | {"seeds": 3}) == "+2.0 points (-4.0 to +8.0)"
+    alone = {"estimate": 2.0, "low": None, "high": None, "p": None}
+    assert report.transfer_told(found | {"seeds": 1, "difference_anova": alone}) == "+2.0 points (+1.0 to +3.0)"

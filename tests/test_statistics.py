@@ -282,7 +282,8 @@ def test_summary_compares_at_equal_updates():
     entries = answer["test_sets"]["lab"]["by_ratio"]
     assert [entry["seeds"] for entry in entries] == [5, 5, 8]
     assert set(answer["test_sets"]["wild"]["expressions"]) == set(EXPRESSIONS)
-    assert {"lab", "wild", "difference", "p", "difference_anova"} == set(answer["transfer"]["wild"]["mixed"])
+    assert ({"lab", "wild", "difference", "p", "difference_anova", "seeds", "test_groups"}
+            == set(answer["transfer"]["wild"]["mixed"]))
     assert [row["ratio"] for row in answer["test_sets"]["lab"]["generated_by_ratio"]] == [5]
     assert answer["seeds"] == main["seeds"] and main["test_groups"] == len(set(subjects["lab"]))
 
@@ -361,6 +362,20 @@ def test_rows_without_a_common_mean_are_refused():
             of_table(both)
     with pytest.raises(FerError, match="classifiers of several intensity"):
         statistics.gains_table(pd.concat([table.assign(intensity=1.0), table.assign(intensity=0.6)]), test_set="lab")
+
+
+def test_a_gain_that_two_test_sets_share_does_not_widen_their_difference():
+    """Of other people in each, as lab and wild pictures are."""
+    rng, widths = np.random.default_rng(24), []
+    base = rng.random((2, 8, 120)) < 0.4
+    people = [[f"{name}{row // 6}" for row in range(120)] for name in ("lab", "wild")]
+    better = base | (rng.random((2, 8, 120)) < 0.05)
+    for shift in (0.0, 1.0):  # one point more for every image is no more or less in one of the sets
+        found = intervals.transfer(list(base.astype(float)), list(better + shift), people, resamples=200)
+        anova = found["difference_anova"]
+        widths.append(anova["high"] - anova["low"])
+        assert anova["estimate"] == pytest.approx(found["difference"]["estimate"])
+    assert widths[0] == pytest.approx(widths[1]) and (found["seeds"], found["test_groups"]) == (8, 40)
 
 
 def test_an_unnamed_subject_is_refused():

@@ -37,7 +37,7 @@ def train(gan, folder, *, steps=4, **options):
     if gan == "flow":
         options = {"warm_up": 1} | options
     if gan == "identity adaptive":
-        options |= {"augmentation_target": 0.6, "objective": "relativistic"}
+        options |= {"augmentation_target": 0.01, "objective": "relativistic"}
     if gan == "flow guided":
         gan, options = "flow", {"weight_identity": 1.0, "guide": guide(), "warm_up": 1} | options
     if gan == "identity muon":
@@ -182,8 +182,9 @@ def test_images_are_augmented_the_more_the_better_real_and_generated_are_told_ap
 
 
 def test_the_adaptive_chance_is_told_and_starts_at_none(tmp_path):
-    history = train("identity adaptive", tmp_path, steps=6)
-    assert history["augmented"].between(0, 6 * 4 / 500_000).all() and history["told_apart"].between(-1, 1).all()
+    history = train("identity adaptive", tmp_path, steps=40)
+    assert history["augmented"].iloc[0] < history["augmented"].max() <= 1 and history["told_apart"].abs().max() <= 1
+    assert history["augmented"].nunique() > 3  # it follows the discriminator up and down
 
 
 def test_the_identity_term_is_of_people_and_needs_a_guide(tmp_path):
