@@ -67,6 +67,7 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
     Source: Karras et al. 2020 (lazy R1: appendix B; ADA, adaptive augmentation); Zhao et al. 2020 (DiffAugment); Huang
     et al. 2024 (R3GAN, whose penalties fall to a tenth, too).
     """
+    settings = settings_of(locals())
     if objective not in OBJECTIVES:
         raise FerError(f"The objective {objective!r} is unknown: use {' or '.join(OBJECTIVES)}.")
     if critic not in CRITICS:
@@ -82,13 +83,13 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
                   optimise(discriminator, lr=critic_lr or lr, betas=(0.0, 0.99), interval=r1_interval))
     rates = [float(optimiser.param_groups[0]["lr"]) for optimiser in optimisers]
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
-    images, paired = torch.from_numpy(np.array(faces.images)), objective == "relativistic"
+    images = torch.from_numpy(np.array(faces.images))
     adaptive = None
     if augmentation_target:
         adaptive = augment.AdaptiveChance(augmentation_target, kimg=steps * batch_size / 10_000).to(device)
-    teach, penalise = (engine.recorded(each, device) for each in identity_steps(
-        generator, discriminator, optimisers, paired=paired, augmentation=augmentation, gamma=weight,
-        r1_interval=r1_interval, precision=precision, chance=adaptive.chance if adaptive else None))
+    acts = IdentitySteps(generator, discriminator, optimisers, objective == "relativistic", augmentation, weight,
+                         r1_interval, precision, adaptive.chance if adaptive else None)
+    teach, penalise = (engine.recorded(each, device) for each in (acts.teach, acts.penalise))
 
     def step(number):
         for optimiser, rate in zip(optimisers, rates):
@@ -107,73 +108,77 @@ def train_identity_gan(faces, folder, *, steps, seed=0, image_options=None, batc
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"adaptive": adaptive} if adaptive else {})
-    settings = [faces.fingerprint, given, lr, gamma, final_gamma, r1_interval, augmentation, augmentation_target,
-                ema_kimg, objective, critic, critic_lr, decay, optimiser, precision]
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, settings=settings,
                 log_every=log_every, checkpoint_every=checkpoint_every,
                 finish=lambda: save_weights(ema, folder, name="generator", options=options, kind="stylegan2",
                                             faces=faces))
 
 
-def identity_steps(generator, discriminator, optimisers, *, paired, augmentation, gamma, r1_interval,
-                   precision="float32", chance=None):
-    """What an update of the identity GAN does: functions teach(real, latents), which updates both networks and returns
-    (terms, fake), and penalise(real, fake), which updates the discriminator and returns terms.
+@dataclass(frozen=True)
+class IdentitySteps:
+    """What the updates of train_identity_gan do with real faces, float [B, C, H, W], and latents, float [2, B,
+    latent_size], for the generator's and the discriminator's turn.
 
-    optimisers : of the generator and of the discriminator. paired : relativistic, with R2.
-    gamma : a number, or a tensor that changes in between; so chance, of an augmentation, or None: always; with it the
-    terms hold told_apart, see augment.AdaptiveChance. Others as in train_identity_gan. real, fake : float [B, C, H, W].
-    latents : float [2, B, latent_size], for the generator's and the discriminator's turn.
+    optimisers : of the generator and of the discriminator. paired : relativistic, with R2. gamma : a number, or a
+    tensor that changes in between; so chance, of an augmentation, or None: always. Others as in train_identity_gan.
     """
-    def in_precision():
-        return engine.in_precision(precision, next(generator.parameters()).device)
 
-    def draw(latents):
-        with in_precision():
-            return generator(latents).float()
+    generator: torch.nn.Module
+    discriminator: torch.nn.Module
+    optimisers: tuple
+    paired: bool
+    augmentation: tuple
+    gamma: float | torch.Tensor
+    r1_interval: int
+    precision: str = "float32"
+    chance: torch.Tensor | None = None
 
-    def vary(image):
-        return augment.diff_augment(image, policy=augmentation, chance=chance)
-
-    def see(image):
-        with in_precision():
-            return discriminator(vary(image)).float()
-
-    def see_both(real, fake):
-        with in_precision():
-            return [logits.float() for logits in discriminator.pair(vary(real), vary(fake))]
-
-    def generator_loss(real, fake):
-        if not paired:
-            return losses.non_saturating_generator(see(fake))
+    def teach(self, real, latents):
+        """Both networks; returns (terms, the generated faces that the discriminator was shown). With chance the terms
+        hold told_apart, see augment.AdaptiveChance."""
+        fake = self._draw(latents[0])
+        terms = {"generator": update(self.optimisers[0], self._generator_loss(real, fake), self.generator)}
         with torch.no_grad():
-            real_logits = see(real)
-        return losses.relativistic_generator(real_logits, see(fake))
+            fake = self._draw(latents[1])
+        of_real, of_fake = self._see_both(real, fake)
+        formula = losses.relativistic_discriminator if self.paired else losses.non_saturating_discriminator
+        terms["discriminator"] = update(self.optimisers[1], formula(of_real, of_fake), self.discriminator)
+        if self.chance is not None:
+            terms["told_apart"] = (of_real - of_fake if self.paired else of_real).detach().sign().mean()
+        return terms, fake
 
-    def discriminator_terms(real, fake):
-        """The loss, and what else is told of the verdicts."""
-        formula = losses.relativistic_discriminator if paired else losses.non_saturating_discriminator
-        of_real, of_fake = see_both(real, fake)
-        apart = (of_real - of_fake if paired else of_real).detach().sign().mean()
-        return formula(of_real, of_fake), {} if chance is None else {"told_apart": apart}
-
-    def teach(real, latents):
-        fake = draw(latents[0])
-        terms = {"generator": update(optimisers[0], generator_loss(real, fake), generator)}
-        with torch.no_grad():
-            fake = draw(latents[1])
-        loss, told = discriminator_terms(real, fake)
-        terms["discriminator"] = update(optimisers[1], loss, discriminator)
-        return terms | told, fake
-
-    def penalise(real, fake):
+    def penalise(self, real, fake):
+        """The discriminator, by its gradient penalties; returns them."""
         terms = {}
-        for name, images_seen in (("r1", real), ("r2", fake))[:2 if paired else 1]:
-            penalty = losses.r1_penalty(see, images_seen, gamma=gamma) * r1_interval
-            terms[name] = update(optimisers[1], penalty, discriminator) / r1_interval
+        for name, images_seen in (("r1", real), ("r2", fake))[:2 if self.paired else 1]:
+            penalty = losses.r1_penalty(self._see, images_seen, gamma=self.gamma) * self.r1_interval
+            terms[name] = update(self.optimisers[1], penalty, self.discriminator) / self.r1_interval
         return terms
 
-    return teach, penalise
+    def _generator_loss(self, real, fake):
+        if not self.paired:
+            return losses.non_saturating_generator(self._see(fake))
+        with torch.no_grad():
+            real_logits = self._see(real)
+        return losses.relativistic_generator(real_logits, self._see(fake))
+
+    def _draw(self, latents):
+        with self._in_precision(latents):
+            return self.generator(latents).float()
+
+    def _see(self, image):
+        with self._in_precision(image):
+            return self.discriminator(self._vary(image)).float()
+
+    def _see_both(self, real, fake):
+        with self._in_precision(real):
+            return [logits.float() for logits in self.discriminator.pair(self._vary(real), self._vary(fake))]
+
+    def _vary(self, image):
+        return augment.diff_augment(image, policy=self.augmentation, chance=self.chance)
+
+    def _in_precision(self, images):
+        return engine.in_precision(self.precision, images.device)
 
 
 def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-4,
@@ -191,6 +196,7 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
     Raises FerError when an expression has no image.
     Source: Choi et al. 2018, sections 3 and 4; settings of Gholipour Picha et al. 2023.
     """
+    settings = settings_of(locals())
     check_expressions(faces)
     device = engine.device(device)
     options = {"channels": faces.channels, **(image_options or {})}
@@ -210,29 +216,8 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
         mix = torch.rand(batch_size, 1, 1, 1)
         return real, *(engine.sent(each, device) for each in (labels[index], labels[other], mix))
 
-    def teach_discriminator(real, label, fake, mix):
-        with engine.in_precision(precision, device):
-            loss, terms = losses.stargan_discriminator(discriminator, real, label, fake, mix, weight_class=weight_class,
-                                                       weight_gradient=weight_gradient)
-        update(optimisers[1], loss, discriminator)
-        return {f"discriminator_{name}": term for name, term in terms.items()}
-
-    def teach_one(real, label, target, mix):
-        with torch.no_grad(), engine.in_precision(precision, device):
-            fake = generator(real, target)
-        return teach_discriminator(real, label, fake, mix)
-
-    def teach_both(real, label, target, mix):
-        with engine.in_precision(precision, device):
-            fake = generator(real, target)
-        d_terms = teach_discriminator(real, label, fake.detach(), mix)
-        with engine.in_precision(precision, device):
-            loss, terms = losses.stargan_generator(generator, discriminator, real, label, target, fake=fake,
-                                                   weight_class=weight_class, weight_cycle=weight_cycle)
-        update(optimisers[0], loss, generator)
-        return d_terms | {f"generator_{name}": term for name, term in terms.items()}
-
-    teach_one, teach_both = (engine.recorded(each, device) for each in (teach_one, teach_both))
+    acts = StarganSteps(generator, discriminator, optimisers, weight_class, weight_cycle, weight_gradient, precision)
+    teach_one, teach_both = (engine.recorded(each, device) for each in (acts.teach_one, acts.teach_both))
 
     def step(number):
         for optimiser in optimisers:
@@ -243,12 +228,55 @@ def train_expression_gan(faces, folder, *, steps, seed=0, image_options=None, ba
 
     state = {"generator": generator, "discriminator": discriminator,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]}
-    settings = [faces.fingerprint, image_options, lr, discriminator_steps, weight_class, weight_cycle, weight_gradient,
-                mirror, balanced, precision]
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, settings=settings,
                 log_every=log_every, checkpoint_every=checkpoint_every,
                 finish=lambda: save_weights(generator, folder, name="generator", options=g_options, kind="stargan",
                                             faces=faces))
+
+
+@dataclass(frozen=True)
+class StarganSteps:
+    """What the updates of train_expression_gan do with real faces, float [B, C, H, W], their expressions and the wanted
+    ones, int64 [B] each, and the places of the gradient penalty, float [B, 1, 1, 1].
+
+    optimisers : of the generator and of the discriminator. Others as in train_expression_gan.
+    """
+
+    generator: torch.nn.Module
+    discriminator: torch.nn.Module
+    optimisers: tuple
+    weight_class: float
+    weight_cycle: float
+    weight_gradient: float
+    precision: str
+
+    def teach_one(self, real, label, target, mix):
+        """The discriminator alone; returns its terms."""
+        with torch.no_grad(), self._in_precision(real):
+            fake = self.generator(real, target)
+        return self._teach_discriminator(real, label, fake, mix)
+
+    def teach_both(self, real, label, target, mix):
+        """The discriminator, then the generator, with the same generated faces; returns the terms of both."""
+        with self._in_precision(real):
+            fake = self.generator(real, target)
+        d_terms = self._teach_discriminator(real, label, fake.detach(), mix)
+        with self._in_precision(real):
+            loss, terms = losses.stargan_generator(self.generator, self.discriminator, real, label, target, fake=fake,
+                                                   weight_class=self.weight_class, weight_cycle=self.weight_cycle)
+        update(self.optimisers[0], loss, self.generator)
+        return d_terms | {f"generator_{name}": term for name, term in terms.items()}
+
+    def _teach_discriminator(self, real, label, fake, mix):
+        with self._in_precision(real):
+            loss, terms = losses.stargan_discriminator(self.discriminator, real, label, fake, mix,
+                                                       weight_class=self.weight_class,
+                                                       weight_gradient=self.weight_gradient)
+        update(self.optimisers[1], loss, self.discriminator)
+        return {f"discriminator_{name}": term for name, term in terms.items()}
+
+    def _in_precision(self, images):
+        return engine.in_precision(self.precision, images.device)
 
 
 def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_size=16, lr=1e-3, gamma=0.5,
@@ -287,6 +315,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
     Raises FerError when an expression has no image, for another optimiser, and for a weight_identity without guide.
     Source: Huang et al. 2024 (R3GAN); Miyato and Koyama 2018 (projection); Zhu et al. 2017 (cVAE-GAN, for sequences).
     """
+    settings = settings_of(locals())
     check_expressions(faces)
     device, optimise = engine.device(device), chosen_optimiser(optimiser)
     generator, discriminator, g_options = flow_networks(faces, image_options or {}, seed, device)
@@ -296,10 +325,7 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
                "generator_partner": weight_partner, "generator_smooth": weight_smooth,
                "generator_residual": weight_residual, "generator_sequence": weight_sequence,
                "generator_latent": weight_sequence * weight_latent, "generator_identity": weight_identity}
-    if weight_identity and guide is None:
-        raise FerError("The identity term needs a guide: give an embedder of the GANs' own people, see "
-                       "embedding.train_embedder, or set its weight to 0.")
-    guide = copy.deepcopy(guide).to(device).eval().requires_grad_(False) if weight_identity else None
+    guide = frozen_guide(guide, device) if weight_identity else None
     rates = (lr / 2, lr * penalty_interval / (penalty_interval + 1))
     optimisers = (optimise(taught, lr=lr / 2, betas=(0.0, 0.99)),
                   adam(discriminator, lr=lr, betas=(0.0, 0.99), interval=penalty_interval))
@@ -331,12 +357,8 @@ def train_flow_gan(faces, folder, *, steps, seed=0, image_options=None, batch_si
 
     state = {"generator": generator, "discriminator": discriminator, "ema": ema,
              "optimiser_g": optimisers[0], "optimiser_d": optimisers[1]} | ({"encoder": encoder} if encoder else {})
-    settings = [faces.fingerprint, sequences.fingerprint if encoder else None, image_options, lr, gamma,
-                penalty_interval, warm_up, sequence_warm_up, weights, residual_power, augmentation, optimiser, ema_kimg,
-                [float(value.double().sum()) for value in guide.state_dict().values()] if guide else None]
     return loop(step, state=state, steps=steps, folder=folder, seed=seed, batch_size=batch_size, settings=settings,
-                warm_up=warming,
-                log_every=log_every, checkpoint_every=checkpoint_every,
+                warm_up=warming, log_every=log_every, checkpoint_every=checkpoint_every,
                 finish=lambda: save_weights(ema, folder, name="generator", options=g_options, kind="expression_flow",
                                             faces=faces, sequences=sequences))
 
@@ -441,6 +463,14 @@ def share_kept(number, batch_size, kimg):
 def falling(number, steps):
     """Factor on a learning rate at the step `number` of `steps`: 1 over the first half, then evenly down to 0."""
     return min(1.0, 2 * (1 - number / steps))
+
+
+def frozen_guide(guide, device):
+    """A copy of an embedder that training leaves as it is. Raises FerError where there is none."""
+    if guide is None:
+        raise FerError("The identity term needs a guide: give an embedder of the GANs' own people, see "
+                       "embedding.train_embedder, or set its weight to 0.")
+    return copy.deepcopy(guide).to(device).eval().requires_grad_(False)
 
 
 def check_expressions(faces):
@@ -597,8 +627,8 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     """Call step(number) for number = 0 .. steps - 1, after the warm-up, with checkpoints, and return the history.
 
     step : returns a dict of scalars. state : dict of everything with a state_dict that `step` changes.
-    folder : holds checkpoint.pt while training; a run that finds one goes on from it. settings : plain values by which
-    a checkpoint is known, beside the seed and the numbers of steps and images; one of others is refused. finish :
+    folder : holds checkpoint.pt while training; a run that finds one goes on from it. settings : of `settings_of`, by
+    which a checkpoint is known; one of others is refused. finish :
     called after the last step, while the checkpoint is still there, to write the weights. warm_up : WarmUp, whose
     updates have negative numbers here, and no row.
     Raises FerError when a term is not finite; the last checkpoint stays.
@@ -607,7 +637,7 @@ def loop(step, *, state, steps, folder, seed, batch_size, log_every, checkpoint_
     folder, began = Path(folder), time.perf_counter()
     engine.keep_memory()
     first, before = (-warm_up.steps, warm_up.state) if warm_up else (0, {})
-    known_by = _signature([seed, steps, batch_size, settings])
+    known_by = _signature(settings)
     start, rows, terms, spent, warmed = resume(folder, state | before, first, known_by)
     with torch.random.fork_rng(), engine.fastest_convolutions():
         for number in range(start, steps):
@@ -668,6 +698,19 @@ def _told(row, steps, batch_size):
     numbers = ", ".join(f"{name} {value:.3f}" for name, value in row.items()
                         if name not in ("step", "seconds", "images_per_second"))
     return f"{row['images_per_second']:.0f} images/s, {left / 60:.1f} min left: {numbers}"
+
+
+def settings_of(arguments):
+    """What tells a training from others: its arguments (locals() at its start), but where and how often it writes."""
+    left_out = "folder", "device", "log_every", "checkpoint_every"
+    return {name: _mark(value) for name, value in arguments.items() if name not in left_out}
+
+
+def _mark(value):
+    """A plain value that stands for an argument of a training: faces and networks by what they hold."""
+    if isinstance(value, torch.nn.Module):
+        return [float(tensor.double().sum()) for tensor in value.state_dict().values()]
+    return getattr(value, "fingerprint", value)
 
 
 def _signature(values):
