@@ -351,7 +351,8 @@ def identity_shares(embedder, given, made, test, resamples, rng):
     """Similarity of a face before and after / of two real (or rendered) pictures of one person, and, to judge it by,
     that of pictures of two people, identity_similarity_share_of_strangers: dict of shares.
 
-    given : Faces [n]. made : uint8 [n, expressions, C, H, W]. test : Faces with the subjects that are compared.
+    given : Faces [n]. made : uint8 [n, expressions, C, H, W]. test : Faces with the subjects that are compared. The
+    strangers' interval is that of the same-person pairs alone, as people are in many pairs of strangers at once.
     """
     rows = np.arange(len(given)).repeat(made.shape[1])
     after = Faces(made.reshape(-1, *made.shape[2:]), given.table.iloc[rows].reset_index(drop=True), "generated")
