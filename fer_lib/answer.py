@@ -228,20 +228,26 @@ def paper_stopping(cells, folder, tests, n_real, ratio, usual, **options):
 def authors_mode(cells, folder, tests, n_real, ratio, usual, **options):
     """The gain that each of the authors' quirks would have shown, beside the corrected one: list of dicts.
 
-    Every one stops as in the paper, and "paper_stopping" does nothing else otherwise. faked_points, by resampling, and
-    faked_points_anova: how much larger the gain is than the corrected one, on the seeds that both have.
+    quirk : "none"; "<name>_at_equal_updates", which does nothing else otherwise; "paper_stopping", neither; "<name>",
+    which stops as in the paper, too. faked_points, by resampling, and faked_points_anova: how much larger the gain is
+    than the corrected one, on the seeds that both have.
     """
-    headline = ("mixed", float(ratio))
+    headline, equal, paper = ("mixed", float(ratio)), ("real_long", 0.0), ("real", 0.0)
     as_paper, corrected = (group(cells, n_real=n_real, stopping=stopping, **usual) for stopping in ("paper", "updates"))
-    before = _answers(corrected, folder, tests, ("real_long", 0.0), headline)
+    before = _answers(corrected, folder, tests, equal, headline)
+    seeds = _answers(as_paper, folder, tests, paper, headline).keys()
+    twins = [cell for cell in corrected if cell.train_seed in seeds]
+    ways = [*((f"{quirk}_at_equal_updates", quirk, twins, equal) for quirk in study.QUIRKS),
+            ("paper_stopping", "", as_paper, paper), *((quirk, quirk, as_paper, paper) for quirk in study.QUIRKS)]
     rows = [{"quirk": "none", **row} for row in _gains(before, tests, **options)]
-    for quirk in ["", *study.QUIRKS] if rows else ():
+    for name, quirk, chosen, base in ways if rows and seeds else ():
         try:
-            after = _answers(as_paper, folder, tests, ("real", 0.0), headline, quirk=quirk)
+            after = _answers(chosen, folder, tests, base, headline, quirk=quirk)
         except FerError:  # kept only where the study ran with authors_mode
-            return []
-        rows += [{"quirk": quirk or "paper_stopping", **row,
-                  **_faked(before, after, row["test_set"], tests, **options)}
+            if chosen is as_paper:
+                return []
+            continue  # an older study, which did not keep these
+        rows += [{"quirk": name, **row, **_faked(before, after, row["test_set"], tests, **options)}
                  for row in _gains(after, tests, **options)]
     return rows if any(row["quirk"] != "none" for row in rows) else []
 

@@ -371,7 +371,8 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
         `mixed_filtered`.
     updates : of cells that stop after a number of updates, the same for every arm, ratio and n_real. looks : how
         often, evenly, the validation part is looked at meanwhile; the look of the highest accuracy is kept.
-    authors_mode : of cells that stop as in the paper, keep also what the authors' `QUIRKS` would have predicted.
+    authors_mode : of cells that stop as in the paper, and of the same at equal updates, keep also what the authors'
+        `QUIRKS` would have predicted, see `tested_as_authors`.
     folder : where each cell's result is kept as it finishes; a second call trains only what is missing. Two calls at
         once need two folders.
     jobs : worker processes on a CPU; on a GPU there is only this process.
@@ -399,13 +400,13 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
                            "the same image_size and channels.")
     for name in tests:
         classifier.check_six_classes(inputs[f"test_{name}"], f"the test set {name}")
-    training = training | {"updates": updates, "looks": looks, "authors_mode": authors_mode}
+    training, as_authors = training | {"updates": updates, "looks": looks}, tested_as_authors(cells, authors_mode)
     for cell in cells:
         classifier.check_six_classes(training_set(_sources(inputs), cell)[0], f"the training set of {cell.name}")
     folder, device = Path(folder), engine.device(device)
     store = store and str(Path(store) / runs.code_fingerprint(["fer_lib.study"])[:16])
-    tasks = [_Task(cell, str(folder), str(device), tuple(tests), training, key, store)
-             for cell, key in zip(cells, _keys(cells, inputs, training), strict=True)]
+    tasks = [_Task(cell, str(folder), str(device), tuple(tests), training, key, cell in as_authors, store)
+             for cell, key in zip(cells, _keys(cells, inputs, training, as_authors), strict=True)]
     waiting = [task for task in tasks if _finished(task) is None and not _taken_from_store(task)]
     if waiting:
         _save_inputs(inputs, folder / "inputs")
@@ -434,6 +435,7 @@ class _Task:
     tests: tuple
     training: dict
     key: str
+    quirks: bool
     store: str | None = None
 
     @property
@@ -441,7 +443,16 @@ class _Task:
         return Path(self.folder) / f"{self.cell.name}.json"
 
 
-def _keys(cells, inputs, training):
+def tested_as_authors(cells, authors_mode=True):
+    """The cells that are also tested with the authors' `QUIRKS`: those that stop as in the paper, and those that differ
+    from them in nothing but that they get as many updates as all (of `real`, `real_long`). Returns a set of Cell."""
+    as_paper = {cell for cell in cells if authors_mode and cell.stopping == "paper"}
+    arms = {"real": "real_long"}
+    at_equal_updates = {replace(cell, arm=arms.get(cell.arm, cell.arm), stopping="updates") for cell in as_paper}
+    return as_paper | at_equal_updates & set(cells)
+
+
+def _keys(cells, inputs, training, as_authors):
     """One key per cell: a kept result counts only for the same cell, options and data that its arm uses."""
     data = {name: faces.fingerprint for name, faces in inputs.items()}
     bank = inputs.get("generated")
@@ -452,8 +463,7 @@ def _keys(cells, inputs, training):
     for cell in cells:
         used = {name: mark for name, mark in data.items() if name not in _unused(cell.arm)}
         rule = stopping_rule(cell, **training)
-        quirks = training["authors_mode"] and cell.stopping == "paper"
-        facts = json.dumps([used, rule, quirks, asdict(cell)], sort_keys=True)
+        facts = json.dumps([used, rule, cell in as_authors, asdict(cell)], sort_keys=True)
         keys.append(hashlib.sha256(facts.encode()).hexdigest()[:16])
     return keys
 
@@ -594,7 +604,7 @@ def _test(task, trained, inputs):
     """Test a trained classifier and keep its result. Returns its rows."""
     tests = {name: inputs[f"test_{name}"] for name in task.tests}
     probabilities = {name: classifier.predict(trained.model, test) for name, test in tests.items()}
-    if task.training["authors_mode"] and task.cell.stopping == "paper":
+    if task.quirks:
         probabilities |= _with_quirks(trained, tests)
     rows = [_row(task.cell, trained, name, test, probabilities[name]) for name, test in tests.items()]
     _save_result(task, rows, trained.history, probabilities)
@@ -620,7 +630,7 @@ def _sources(inputs):
     return Sources(inputs["train"], bank, inputs.get("pool"), kept)
 
 
-def stopping_rule(cell, *, updates, looks, batch_size=16, authors_mode=False, **training):
+def stopping_rule(cell, *, updates, looks, batch_size=16, **training):
     """Options of classifier.train for a cell: those given,
     with a fixed number of updates where the cell asks for it."""
     if cell.stopping == "updates":
@@ -699,7 +709,8 @@ def cells_of(table):
 def predictions(folder, cell, *, quirk=""):
     """Test probabilities of a finished cell: dict test set -> float32 [n_test, 6].
 
-    quirk : a name in `QUIRKS`, for what the authors' code would have predicted, kept with authors_mode=True.
+    quirk : a name in `QUIRKS`, for what the authors' code would have predicted, kept with authors_mode=True of the
+        cells that `tested_as_authors` names.
     Raises FerError when the cell has not been trained in `folder`, or not with that quirk.
     """
     path = Path(folder) / f"{cell.name}.npz"
@@ -710,7 +721,7 @@ def predictions(folder, cell, *, quirk=""):
         kept = {name: file[name] for name in file.files if name.partition(":")[2] == quirk}
     if not kept:
         raise FerError(f"The classifier {cell.name} has no predictions with {quirk}: run the study with "
-                       "authors_mode=True and stopping: paper.")
+                       "authors_mode=True, and the same cells with stopping: paper in the plan.")
     return {name.partition(":")[0]: probabilities for name, probabilities in kept.items()}
 
 

@@ -1,6 +1,7 @@
 """What the plan of a study makes comparable, and that the answer holds every part that the plan has cells for."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -138,6 +139,17 @@ def test_what_a_quirk_fakes_is_the_difference_of_the_gains(found):
             assert row["faked_points_anova"]["estimate"] == pytest.approx(more)
 
 
+def test_a_study_that_kept_quirks_of_the_papers_stopping_alone_is_told_without_the_others(found, tmp_path):
+    cells, table, folder, tests, summary = found
+    shutil.copytree(folder, tmp_path / "old")
+    for path in (tmp_path / "old").glob("*_u.npz"):
+        with np.load(path) as file:
+            kept = {name: file[name] for name in file.files if ":" not in name}
+        np.savez(path, **kept)
+    rows = answer.authors_mode(cells, tmp_path / "old", tests, 24, 1, {}, resamples=200)
+    assert rows == [row for row in summary["authors_mode"] if not row["quirk"].endswith("_at_equal_updates")]
+
+
 @pytest.mark.parametrize("change, complaint", [({"tests": {}}, "no test set"), ({"n_real": 100}, "no arm mixed"),
                                                ({"tests": "fewer"}, "tested on 24 images of lab, but 6 are given"),
                                                ({"tests": "other"}, "no test set 'street'")])
@@ -203,7 +215,8 @@ def test_the_answer_is_plain_and_holds_all_that_was_planned(found):
     assert ({"main_contrast", "axes", "worth", "variance", "paper_stopping", "authors_mode", "other_n_real"}
             <= summary.keys())
     assert summary["main_contrast"]["baseline"] == "real_long" and summary["main_contrast"]["equal_updates"]
-    assert {row["quirk"] for row in summary["authors_mode"]} == {"none", "paper_stopping", *study.QUIRKS}
+    alone = {f"{quirk}_at_equal_updates" for quirk in study.QUIRKS}
+    assert {row["quirk"] for row in summary["authors_mode"]} == {"none", "paper_stopping", *study.QUIRKS, *alone}
     assert {size: other["worth"]["n_real"] for size, other in summary["other_n_real"].items()} == {"12": 12, "18": 18}
     assert set(summary["paper_stopping"]) == {"lab", "wild"}
 

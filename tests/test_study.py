@@ -247,17 +247,28 @@ def test_a_long_study_says_how_long_it_takes_and_a_short_one_does_not(caplog):
     assert seconds > 0 and "3 classifiers, 0.2 million images" in caplog.text
 
 
-def test_quirks_are_kept_for_the_papers_stopping_only(tmp_path):
-    cells = [cell("real", 0, n_real=12), cell("real_long", 0, n_real=12, stopping="updates")]
+def test_quirks_are_kept_for_the_papers_stopping_and_the_same_cells_at_equal_updates(tmp_path):
+    cells = [cell("real", 0, n_real=12), cell("real_long", 0, n_real=12, stopping="updates"),
+             cell("real_long", 0, n_real=18, stopping="updates")]
     tests = two_test_sets()
     run(tmp_path, cells=cells, max_epochs=3, updates=2, looks=2, authors_mode=True)
-    plain, unscaled, last = (study.predictions(tmp_path, cells[0], quirk=quirk)
-                             for quirk in ("", "unscaled_test", "last_weights"))
-    assert set(plain) == set(unscaled) == set(tests) and not np.allclose(plain["lab"], unscaled["lab"])
-    assert last["lab"].shape == plain["lab"].shape
+    for tested in cells[:2]:
+        plain, unscaled, last = (study.predictions(tmp_path, tested, quirk=quirk)
+                                 for quirk in ("", "unscaled_test", "last_weights"))
+        assert set(plain) == set(unscaled) == set(tests) and not np.allclose(plain["lab"], unscaled["lab"])
+        assert last["lab"].shape == plain["lab"].shape
     assert study.correctness(tmp_path, cells[:1], tests, quirk="both")["lab"]["real", 0].shape == (1, 24)
-    with pytest.raises(FerError, match="authors_mode=True"):
-        study.predictions(tmp_path, cells[1], quirk="both")
+    with pytest.raises(FerError, match="authors_mode=True, and the same cells with stopping: paper"):
+        study.predictions(tmp_path, cells[2], quirk="both")
+
+
+def test_tested_as_the_authors_are_twins_that_differ_in_their_stopping_alone():
+    paper = [cell("real", 0), cell("mixed", 1), cell("generated", 1)]
+    twins = [cell("real_long", 0, stopping="updates"), cell("mixed", 1, stopping="updates")]
+    others = [cell("mixed", 2, stopping="updates"), cell("mixed", 1, stopping="updates", weight=0.5),
+              cell("mixed", 1, seed=9, stopping="updates"), cell("external", 1, stopping="updates")]
+    assert study.tested_as_authors([*paper, *twins, *others]) == {*paper, *twins}
+    assert study.tested_as_authors([*paper, *twins, *others], False) == set()
 
 
 @pytest.mark.parametrize("arguments, message", [
