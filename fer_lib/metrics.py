@@ -108,7 +108,8 @@ def judged_codes(judge, faces):
 
 @torch.no_grad()
 def judge_features(judge, faces):
-    """The judge's penultimate features: float32 [len(faces), judge.n_features]."""
+    """The judge's penultimate features: float32 [len(faces), judge.n_features]. (So Inception's, see inception.load.)
+    """
     return torch.cat([judge.features(batch) for batch in _batches(judge, faces)]).cpu().numpy()
 
 
@@ -170,13 +171,13 @@ def _rate(hit, subjects, *, resamples, level, seed):
 def fid(judge, real, generated):
     """Fréchet distance between real and generated faces in the judge's features; 0 means the same.
 
-    The features are the judge's, not Inception's, so the value can be compared within this study only.
+    The features are the judge's, not Inception's (see inception.load for those), so the value can be compared within
+    this study only.
 
     real, generated : Faces of one size, at least 2 each; more than judge.n_features for a stable value.
     Returns float. Source: Heusel et al. (2017), eq. 6.
     """
-    metric = FrechetInceptionDistance(feature=_Features(judge))
-    return float(_compared(metric, judge, real, generated).compute())
+    return frechet_distance(*(judge_features(judge, faces) for faces in (real, generated)))
 
 
 def kid(judge, real, generated, *, subsets=50, subset_size=200, seed=0):
@@ -185,37 +186,47 @@ def kid(judge, real, generated, *, subsets=50, subset_size=200, seed=0):
     subset_size : images per subset, cut to the smaller set. seed : chooses the subsets.
     Returns (mean, standard deviation over subsets), floats. Source: Binkowski et al. (2018), eq. 4.
     """
+    features = (judge_features(judge, faces) for faces in (real, generated))
+    return kernel_distance(*features, subsets=subsets, subset_size=subset_size, seed=seed)
+
+
+def frechet_distance(real, generated):
+    """Fréchet distance of features, float [n, d] and [m, d], see `fid`. Raises FerError for fewer than 2 of a kind."""
+    return float(_compared(FrechetInceptionDistance(feature=_Given(real.shape[1])), real, generated).compute())
+
+
+def kernel_distance(real, generated, *, subsets=50, subset_size=200, seed=0):
+    """Kernel distance of features, float [n, d] and [m, d]: (mean, standard deviation over subsets), see `kid`.
+    Raises FerError for fewer than 2 of a kind."""
     size = min(subset_size, len(real), len(generated))
     with warnings.catch_warnings():  # that it keeps all features is known: these sets are small
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
-        metric = KernelInceptionDistance(feature=_Features(judge), subsets=subsets, subset_size=size)
-    metric = _compared(metric, judge, real, generated)
+        metric = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=subsets, subset_size=size)
+    metric = _compared(metric, real, generated)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         mean, spread = metric.compute()
     return float(mean), float(spread)
 
 
-class _Features(nn.Module):
-    """The judge's features as torchmetrics wants them; given a module it does not download Inception."""
+class _Given(nn.Module):
+    """What torchmetrics takes for Inception, and does not download: features go in, and come out as they are."""
 
-    def __init__(self, judge):
+    def __init__(self, num_features):
         super().__init__()
-        self.judge, self.num_features = judge, judge.n_features
+        self.num_features = num_features
 
-    def forward(self, images):
-        return self.judge.features(images)
+    def forward(self, features):
+        return features
 
 
-@torch.no_grad()
-def _compared(metric, judge, real, generated):
-    """The torchmetrics `metric` after it has seen both sets of faces."""
-    for faces, what in ((real, "real"), (generated, "generated")):
-        if len(faces) < 2:
-            raise FerError(f"A distance needs at least 2 {what} faces, not {len(faces)}: give more.")
-    metric = metric.to(next(judge.parameters()).device)
-    for faces, is_real in ((real, True), (generated, False)):
-        for batch in _batches(judge, faces):
+def _compared(metric, real, generated):
+    """The torchmetrics `metric` after it has seen the features of both sets of faces."""
+    for features, what in ((real, "real"), (generated, "generated")):
+        if len(features) < 2:
+            raise FerError(f"A distance needs at least 2 {what} faces, not {len(features)}: give more.")
+    for features, is_real in ((real, True), (generated, False)):
+        for batch in torch.from_numpy(features).split(BATCH):
             metric.update(batch, real=is_real)
     return metric
 
@@ -244,10 +255,13 @@ def coverage(real, generated, *, k=5):
 
 # ---- batches -------------------------------------------------------------------------------------------
 
-def _batches(judge, faces, *, batch_size=128):
-    """Yield float32 batches [<= batch_size, C, H, W] in [0, 1] on the judge's device, in order."""
+BATCH = 128
+
+
+def _batches(judge, faces):
+    """Yield float32 batches [<= BATCH, C, H, W] in [0, 1] on the judge's device, in order."""
     judge.eval()
-    for batch in _tensor(faces, next(judge.parameters()).device).split(batch_size):
+    for batch in _tensor(faces, next(judge.parameters()).device).split(BATCH):
         yield _scaled(batch)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib import (alignment, embedding, engine, generation, metrics, referee, selection, statistics, study, training,
-                     truth, weights)
+from fer_lib import (alignment, embedding, engine, generation, inception, metrics, referee, selection, statistics, study,
+                     training, truth, weights)
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
@@ -28,7 +28,7 @@ IDENTITY_DRAWS, FACES_PER_DRAW = 10, 1_000  # faces of random identities behind 
 
 
 def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measures, seed, keep_share=0.7,
-                     remove_duplicates=True, gan_train=None, resamples=2_000, device="auto"):
+                     remove_duplicates=True, gan_train=None, inception_weights="", resamples=2_000, device="auto"):
     """Measure the generators and write quality.json into `folder`.
 
     parts : dict with the Faces pool (the GANs' and the judge's), train and validation.
@@ -43,12 +43,14 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
     identity GAN beside that of the paper's; "face_found", in how many of the identity GAN's draws a face detector finds
     a face.
     seed : of resamples and draws. keep_share : of selection.keep_best. remove_duplicates : of selection.select.
-    gan_train : options of `gan_train_share`.
-    Raises FerError for an unknown measure.
+    gan_train : options of `gan_train_share`. inception_weights : a file, see inception.load, for inception_fid and
+    inception_kid beside fid and kid, which are in the judge's features; "" for none.
+    Raises FerError for an unknown measure, and for a file that holds no weights of Inception.
     """
     unknown = [name for name in measures if name not in MEASURES]
     if unknown:
         raise FerError(f"The measure {unknown[0]!r} is unknown: choose from {', '.join(MEASURES)}.")
+    beside = inception.load(inception_weights, device=device) if inception_weights else None
     pool, first = parts["pool"], next(iter(tests.values()))
     options = {"resamples": resamples, "seed": seed}
     networks = referee.load(referee_folder, device=device)
@@ -59,6 +61,9 @@ def judge_generators(parts, tests, bank, gans, referee_folder, folder, *, measur
               "selector_thresholds": referee.thresholds_of(bank, scores, share=keep_share),
               "n_generated": len(bank), "label_fidelity": judged(judge, bank, tests, **options),
               **distances(judge, pool.of(EXPRESSIONS), bank, tests, seed=seed)}
+    if beside:
+        found = distances(beside, pool.of(EXPRESSIONS), bank, tests, seed=seed)
+        values |= {f"inception_{name}": value for name, value in found.items()}
     shares = {"label_fidelity_share": fidelity_share(judge, bank, first, **options)}
     if "coverage" in measures:
         values["neighbours"], shares["coverage_unfiltered_share"] = coverage_share(judge, pool, bank, first, seed=seed)
@@ -94,9 +99,9 @@ def load_quality(folder):
 
     Returns a dict: selector_thresholds (see referee.Referee), label_fidelity (for `generated` and every test set:
     expression or "all" -> {estimate, low, high}, fractions), fid and kid (in the judge's features, to the pool's six
-    expressions), judge, n_generated, neighbours (precision, recall, density, coverage; by_expression the same of each),
-    selection (how many generated faces were kept), face_found (fractions of identities drawn, and of test faces), and
-    each *_share and *_ratio as {estimate, low, high}.
+    expressions), inception_fid and inception_kid where asked for, judge, n_generated, neighbours (precision, recall,
+    density, coverage; by_expression the same of each), selection (how many generated faces were kept), face_found
+    (fractions of identities drawn, and of test faces), and each *_share and *_ratio as {estimate, low, high}.
     """
     return json.loads((Path(folder) / "quality.json").read_text(encoding="utf-8"))
 
@@ -159,15 +164,18 @@ def _share(values, resampled, level=0.95):
 # ---- distances and coverage -----------------------------------------------------------------------------
 
 def distances(judge, pool, bank, tests, *, seed=0):
-    """FID and KID to the pool, of generated faces and of equally many test faces: {"fid": dict, "kid": dict}."""
+    """FID and KID to the pool, of generated faces and of equally many test faces: {"fid": dict, "kid": dict}.
+    judge : or Inception, see inception.load."""
     sets = {"generated": bank} | {f"{test.origin}, test {name}": test for name, test in tests.items()}
     n, rng = min(map(len, sets.values())), np.random.default_rng(seed)
     sets = {name: faces.select(np.sort(rng.permutation(len(faces))[:n])) for name, faces in sets.items()}
-    kernel = {}
-    for name, faces in sets.items():
-        mean, spread = metrics.kid(judge, pool, faces)
+    known, *seen = (metrics.judge_features(judge, faces) for faces in (pool, *sets.values()))
+    frechet, kernel = {}, {}
+    for name, features in zip(sets, seen, strict=True):
+        frechet[name] = metrics.frechet_distance(known, features)
+        mean, spread = metrics.kernel_distance(known, features)
         kernel[name] = {"mean": round(mean, 5), "standard_deviation": round(spread, 5)}
-    return {"fid": {name: metrics.fid(judge, pool, faces) for name, faces in sets.items()}, "kid": kernel}
+    return {"fid": frechet, "kid": kernel}
 
 
 def coverage_share(judge, pool, kept, test, *, seed=0, draws=COVERAGE_DRAWS, level=0.95):

@@ -1,12 +1,14 @@
 """The judge learns from the right faces, and its measures move the right way."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy import linalg
 from test_classifier import striped_faces
 
-from fer_lib import metrics
+from fer_lib import inception, metrics
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
@@ -109,3 +111,69 @@ def test_a_sample_of_the_same_distribution_is_covered_and_a_collapsed_one_is_not
     assert collapsed["coverage"] < 0.1 and collapsed["recall"] == 0
     with pytest.raises(FerError, match="draw as many"):
         metrics.coverage(real, other[:399])
+
+
+# ---- Inception on request --------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory):
+    """A file as torch-fidelity publishes it, but with random weights: nobody should need a download for a test."""
+    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    path = tmp_path_factory.mktemp("inception") / inception.WEIGHTS
+    network = module.FeatureExtractorInceptionV3
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(network, "load_state_dict", lambda *_: None)
+        weights = network("inception", ["2048"]).state_dict()
+        for weight in weights.values():
+            if weight.dim() == 4:  # so that what goes in reaches the last layer
+                weight.normal_(std=(2 / weight[0].numel()) ** 0.5)
+        torch.save(weights, path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save")
+def test_inception_gives_the_distance_that_torchmetrics_gives(inception_file):
+    """The reference: torchmetrics with torch-fidelity's own network, which takes colours of 0..255. (The kernel
+    distance, as that of Fréchet takes the roots of 2048 x 2048 numbers.)"""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    real = striped_faces(6, seed=1)
+    generated = as_generated(real, images=real.images // 4)
+    network = inception.load(inception_file, device="cpu")
+    features = metrics.judge_features(network, real)
+    assert features.shape == (6, 2048) == (len(real), network.n_features) and features.dtype == np.float32
+    metric = KernelInceptionDistance(feature=_First(network.network, network.n_features), subsets=1, subset_size=6)
+    for faces, is_real in ((real, True), (generated, False)):
+        metric.update(torch.from_numpy(np.repeat(faces.images, 3, axis=1)), real=is_real)
+    found, _ = metrics.kid(network, real, generated, subsets=1)
+    assert found == pytest.approx(float(metric.compute()[0]), rel=1e-4) and found > 0.01
+    assert metrics.kid(network, real, as_generated(real), subsets=1)[0] < found / 10
+
+
+class _First(torch.nn.Module):
+    """A network that returns a tuple of features, as one that returns the first."""
+
+    def __init__(self, network, num_features):
+        super().__init__()
+        self.network, self.num_features = network, num_features
+
+    def forward(self, images):
+        return self.network(images)[0]
+
+
+def test_a_file_that_is_not_inceptions_is_refused_and_not_executed(tmp_path, inception_file):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    torch.save({"weight": Bomb()}, tmp_path / "bomb.pth")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    for name in ("bomb", "other", "text"):
+        with pytest.raises(FerError, match=f"{name}.pth holds no weights of Inception v3: give weights-inception"):
+            inception.load(tmp_path / f"{name}.pth")
+    with pytest.raises(FerError, match="missing.pth does not exist: give weights-inception"):
+        inception.load(tmp_path / "missing.pth")
+    assert not (tmp_path / "executed").exists()

@@ -74,11 +74,18 @@ def test_copies_are_nearer_to_the_pool_than_unseen_faces():
 
 def test_distances_are_of_equally_many_faces(judge, monkeypatch):
     seen = []
-    monkeypatch.setattr(quality.metrics, "fid", lambda judge, pool, faces: seen.append(len(faces)) or 0.0)
-    monkeypatch.setattr(quality.metrics, "kid", lambda judge, pool, faces: (0.0, 0.0))
+    monkeypatch.setattr(quality.metrics, "frechet_distance", lambda pool, faces: seen.append(len(faces)) or 0.0)
+    monkeypatch.setattr(quality.metrics, "kernel_distance", lambda pool, faces: (0.0, 0.0))
     pool = striped_faces(60, seed=4, contrast=150)
     quality.distances(judge, pool, as_generated(striped_faces(90, seed=5)), {"a": pool, "b": striped_faces(24, seed=6)})
     assert seen == [24, 24, 24]
+
+
+def test_distances_are_those_of_the_metrics(judge):
+    pool, test = (striped_faces(24, seed=seed, contrast=150) for seed in (4, 6))
+    found = quality.distances(judge, pool, as_generated(test), {"a": test})
+    assert found["fid"]["generated"] == found["fid"]["rendered, test a"] == metrics.fid(judge, pool, test) > 0
+    assert found["kid"]["generated"]["mean"] == round(metrics.kid(judge, pool, test)[0], 5)
 
 
 def test_a_gan_is_as_far_from_the_pool_as_itself(judge, tmp_path, monkeypatch):
