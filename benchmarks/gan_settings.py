@@ -22,6 +22,7 @@ the shipped embedder, another one than that which taught; fidelity, how often th
 """
 
 import argparse
+import sys
 
 import joblib
 import numpy as np
@@ -30,6 +31,7 @@ import torch
 
 from fer_lib import (batch, data, embedding, engine, generation, metrics, quality, referee, runs, training, truth,
                      weights)
+from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import EXPRESSIONS
 
@@ -187,4 +189,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FerError as error:
+        sys.exit(str(error))

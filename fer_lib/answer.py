@@ -228,9 +228,10 @@ def paper_stopping(cells, folder, tests, n_real, ratio, usual, **options):
 def authors_mode(cells, folder, tests, n_real, ratio, usual, **options):
     """The gain that each of the authors' quirks would have shown, beside the corrected one: list of dicts.
 
-    quirk : "none"; "<name>_at_equal_updates", which does nothing else otherwise; "paper_stopping", neither; "<name>",
-    which stops as in the paper, too. faked_points, by resampling, and faked_points_anova: how much larger the gain is
-    than the corrected one, on the seeds that both have.
+    quirk : "none", the corrected gain, over all seeds; "<name>_at_equal_updates", that of study.QUIRKS alone;
+    "paper_stopping", the paper's stopping alone; "<name>", both; these over the seeds that stop as in the paper.
+    faked_points, by resampling, and faked_points_anova: how much larger the gain is than the corrected one, over the
+    seeds that both have.
     """
     headline, equal, paper = ("mixed", float(ratio)), ("real_long", 0.0), ("real", 0.0)
     as_paper, corrected = (group(cells, n_real=n_real, stopping=stopping, **usual) for stopping in ("paper", "updates"))
@@ -246,7 +247,7 @@ def authors_mode(cells, folder, tests, n_real, ratio, usual, **options):
         except FerError:  # kept only where the study ran with authors_mode
             if chosen is as_paper:
                 return []
-            continue  # an older study, which did not keep these
+            continue  # a study of before these were kept
         rows += [{"quirk": name, **row, **_faked(before, after, row["test_set"], tests, **options)}
                  for row in _gains(after, tests, **options)]
     return rows if any(row["quirk"] != "none" for row in rows) else []

@@ -49,5 +49,6 @@ def load(path, *, device="auto"):
         torch.load(path, map_location="cpu", weights_only=True)  # refuses what the next line would execute
         network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
     except Exception as error:  # torch raises many types for a file that is something else
-        raise FerError(f"{path} holds no weights of Inception v3: give {WEIGHTS} of torch-fidelity.") from error
+        raise FerError(f"{path} holds no weights of Inception v3 ({type(error).__name__}): give {WEIGHTS} of "
+                       "torch-fidelity.") from error
     return Inception(network).to(engine.device(device)).eval()

@@ -108,8 +108,7 @@ def judged_codes(judge, faces):
 
 @torch.no_grad()
 def judge_features(judge, faces):
-    """The judge's penultimate features: float32 [len(faces), judge.n_features]. (So Inception's, see inception.load.)
-    """
+    """The judge's penultimate features, or Inception's (see inception.load): float32 [len(faces), judge.n_features]."""
     return torch.cat([judge.features(batch) for batch in _batches(judge, faces)]).cpu().numpy()
 
 
@@ -192,17 +191,19 @@ def kid(judge, real, generated, *, subsets=50, subset_size=200, seed=0):
 
 def frechet_distance(real, generated):
     """Fréchet distance of features, float [n, d] and [m, d], see `fid`. Raises FerError for fewer than 2 of a kind."""
-    return float(_compared(FrechetInceptionDistance(feature=_Given(real.shape[1])), real, generated).compute())
+    _check_enough(real, generated)
+    return float(_seen(FrechetInceptionDistance(feature=_Given(real.shape[1])), real, generated).compute())
 
 
 def kernel_distance(real, generated, *, subsets=50, subset_size=200, seed=0):
     """Kernel distance of features, float [n, d] and [m, d]: (mean, standard deviation over subsets), see `kid`.
     Raises FerError for fewer than 2 of a kind."""
+    _check_enough(real, generated)
     size = min(subset_size, len(real), len(generated))
     with warnings.catch_warnings():  # that it keeps all features is known: these sets are small
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
         metric = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=subsets, subset_size=size)
-    metric = _compared(metric, real, generated)
+    metric = _seen(metric, real, generated)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         mean, spread = metric.compute()
@@ -220,11 +221,14 @@ class _Given(nn.Module):
         return features
 
 
-def _compared(metric, real, generated):
-    """The torchmetrics `metric` after it has seen the features of both sets of faces."""
+def _check_enough(real, generated):
     for features, what in ((real, "real"), (generated, "generated")):
         if len(features) < 2:
             raise FerError(f"A distance needs at least 2 {what} faces, not {len(features)}: give more.")
+
+
+def _seen(metric, real, generated):
+    """The torchmetrics `metric` after it has seen the features of both sets of faces."""
     for features, is_real in ((real, True), (generated, False)):
         for batch in torch.from_numpy(features).split(BATCH):
             metric.update(batch, real=is_real)

@@ -31,14 +31,14 @@ def pack(cells, folder, tests):
     """The answers of finished classifiers, ready for runs.Workspace.save_arrays.
 
     cells, folder : of a study that has run. tests : dict name -> Faces, its test sets.
-    Returns a dict of arrays: "<cell>/<test set>" and, with authors_mode, "<cell>/<test set>:<quirk>", float16
-    [images, 6], probabilities of labels.EXPRESSIONS, rounded so that the highest stays the highest;
+    Returns a dict of arrays: "<cell>/<test set>" and, with authors_mode, "<cell>/<test set>:<quirk>" of the cells that
+    study.told_with_quirks names, float16 [images, 6], probabilities of labels.EXPRESSIONS, rounded so that the highest stays the highest;
     "tests/<test set>/<column>" [images] for each column of `KNOWN` and the origin.
     Raises FerError when a cell has not been trained.
     """
-    arrays = {}
+    arrays, told = {}, study.told_with_quirks(cells)
     for cell in cells:
-        for quirk in ("", *study.QUIRKS) if _has_quirks(folder, cell) else ("",):
+        for quirk in ("", *study.QUIRKS) if cell in told and _has_quirks(folder, cell) else ("",):
             for name, probabilities in study.predictions(folder, cell, quirk=quirk).items():
                 arrays[f"{cell.name}/{name}" + (f":{quirk}" if quirk else "")] = halved(probabilities)
     for name, test in tests.items():

@@ -371,8 +371,7 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
         `mixed_filtered`.
     updates : of cells that stop after a number of updates, the same for every arm, ratio and n_real. looks : how
         often, evenly, the validation part is looked at meanwhile; the look of the highest accuracy is kept.
-    authors_mode : of cells that stop as in the paper, and of the same at equal updates, keep also what the authors'
-        `QUIRKS` would have predicted, see `tested_as_authors`.
+    authors_mode : keep also what each classifier would have predicted with the authors' `QUIRKS`.
     folder : where each cell's result is kept as it finishes; a second call trains only what is missing. Two calls at
         once need two folders.
     jobs : worker processes on a CPU; on a GPU there is only this process.
@@ -400,13 +399,13 @@ def run(cells, *, train, validation, generated, tests, folder, pool=None, kept=N
                            "the same image_size and channels.")
     for name in tests:
         classifier.check_six_classes(inputs[f"test_{name}"], f"the test set {name}")
-    training, as_authors = training | {"updates": updates, "looks": looks}, tested_as_authors(cells, authors_mode)
+    training = training | {"updates": updates, "looks": looks}
     for cell in cells:
         classifier.check_six_classes(training_set(_sources(inputs), cell)[0], f"the training set of {cell.name}")
     folder, device = Path(folder), engine.device(device)
     store = store and str(Path(store) / runs.code_fingerprint(["fer_lib.study"])[:16])
-    tasks = [_Task(cell, str(folder), str(device), tuple(tests), training, key, cell in as_authors, store)
-             for cell, key in zip(cells, _keys(cells, inputs, training, as_authors), strict=True)]
+    tasks = [_Task(cell, str(folder), str(device), tuple(tests), training, key, authors_mode, store)
+             for cell, key in zip(cells, _keys(cells, inputs, training), strict=True)]
     waiting = [task for task in tasks if _finished(task) is None and not _taken_from_store(task)]
     if waiting:
         _save_inputs(inputs, folder / "inputs")
@@ -435,7 +434,7 @@ class _Task:
     tests: tuple
     training: dict
     key: str
-    quirks: bool
+    authors_mode: bool
     store: str | None = None
 
     @property
@@ -443,16 +442,7 @@ class _Task:
         return Path(self.folder) / f"{self.cell.name}.json"
 
 
-def tested_as_authors(cells, authors_mode=True):
-    """The cells that are also tested with the authors' `QUIRKS`: those that stop as in the paper, and those that differ
-    from them in nothing but that they get as many updates as all (of `real`, `real_long`). Returns a set of Cell."""
-    as_paper = {cell for cell in cells if authors_mode and cell.stopping == "paper"}
-    arms = {"real": "real_long"}
-    at_equal_updates = {replace(cell, arm=arms.get(cell.arm, cell.arm), stopping="updates") for cell in as_paper}
-    return as_paper | at_equal_updates & set(cells)
-
-
-def _keys(cells, inputs, training, as_authors):
+def _keys(cells, inputs, training):
     """One key per cell: a kept result counts only for the same cell, options and data that its arm uses."""
     data = {name: faces.fingerprint for name, faces in inputs.items()}
     bank = inputs.get("generated")
@@ -463,7 +453,7 @@ def _keys(cells, inputs, training, as_authors):
     for cell in cells:
         used = {name: mark for name, mark in data.items() if name not in _unused(cell.arm)}
         rule = stopping_rule(cell, **training)
-        facts = json.dumps([used, rule, cell in as_authors, asdict(cell)], sort_keys=True)
+        facts = json.dumps([used, rule, asdict(cell)], sort_keys=True)
         keys.append(hashlib.sha256(facts.encode()).hexdigest()[:16])
     return keys
 
@@ -604,7 +594,7 @@ def _test(task, trained, inputs):
     """Test a trained classifier and keep its result. Returns its rows."""
     tests = {name: inputs[f"test_{name}"] for name in task.tests}
     probabilities = {name: classifier.predict(trained.model, test) for name, test in tests.items()}
-    if task.quirks:
+    if task.authors_mode:
         probabilities |= _with_quirks(trained, tests)
     rows = [_row(task.cell, trained, name, test, probabilities[name]) for name, test in tests.items()]
     _save_result(task, rows, trained.history, probabilities)
@@ -667,7 +657,7 @@ def _save_result(task, rows, history, probabilities):
 def _taken_from_store(task):
     """Copy a cell's result from the store, where it has it; returns whether it had."""
     kept = task.store and Path(task.store, f"{task.key}.json")
-    if not kept or _result(kept) is None:
+    if not kept or _result(kept, task.authors_mode) is None:
         return False
     task.path.parent.mkdir(parents=True, exist_ok=True)
     _copy_result(kept, task.path)
@@ -683,18 +673,22 @@ def _copy_result(source, target):
 
 
 def _finished(task):
-    """The kept result of a cell, or None when it is absent, damaged, or belongs to other data or options."""
-    result = _result(task.path)
+    """The kept result of a cell, or None when it is absent, damaged, lacks the authors' quirks that are asked for, or
+    belongs to other data or options."""
+    result = _result(task.path, task.authors_mode)
     return result if result and result["key"] == task.key else None
 
 
-def _result(path):
-    """What a result's .json file holds, or None where it, or the .npz file beside it, is absent or damaged."""
+def _result(path, authors_mode):
+    """What a result's .json file holds, or None where it, or the .npz file beside it, is absent or damaged, or the
+    latter lacks the authors' quirks that are asked for."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        with zipfile.ZipFile(path.with_suffix(".npz")) as arrays:
+            complete = not authors_mode or any(":" in name for name in arrays.namelist())
+    except (FileNotFoundError, ValueError, zipfile.BadZipFile):
         return None
-    return found if zipfile.is_zipfile(path.with_suffix(".npz")) else None
+    return found if complete else None
 
 
 # ---- reading it ----------------------------------------------------------------------------------------
@@ -706,11 +700,19 @@ def cells_of(table):
     return [Cell(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows]
 
 
+def told_with_quirks(cells):
+    """Those cells of a plan whose answers with the authors' `QUIRKS` are told (answer.authors_mode): the ones that stop
+    as in the paper, and the same ones at equal updates; the twin of `real` is `real_long`. Returns a set of Cell."""
+    as_paper = {cell for cell in cells if cell.stopping == "paper"}
+    arms = {"real": "real_long"}
+    twins = {replace(cell, arm=arms.get(cell.arm, cell.arm), stopping="updates") for cell in as_paper}
+    return as_paper | (twins & set(cells))
+
+
 def predictions(folder, cell, *, quirk=""):
     """Test probabilities of a finished cell: dict test set -> float32 [n_test, 6].
 
-    quirk : a name in `QUIRKS`, for what the authors' code would have predicted, kept with authors_mode=True of the
-        cells that `tested_as_authors` names.
+    quirk : a name in `QUIRKS`, for what the authors' code would have predicted, kept with authors_mode=True.
     Raises FerError when the cell has not been trained in `folder`, or not with that quirk.
     """
     path = Path(folder) / f"{cell.name}.npz"
@@ -721,7 +723,7 @@ def predictions(folder, cell, *, quirk=""):
         kept = {name: file[name] for name in file.files if name.partition(":")[2] == quirk}
     if not kept:
         raise FerError(f"The classifier {cell.name} has no predictions with {quirk}: run the study with "
-                       "authors_mode=True, and the same cells with stopping: paper in the plan.")
+                       "authors_mode=True.")
     return {name.partition(":")[0]: probabilities for name, probabilities in kept.items()}
 
 

@@ -150,6 +150,20 @@ def test_a_study_that_kept_quirks_of_the_papers_stopping_alone_is_told_without_t
     assert rows == [row for row in summary["authors_mode"] if not row["quirk"].endswith("_at_equal_updates")]
 
 
+def test_a_quirk_is_told_over_the_seeds_that_stop_as_in_the_paper(found):
+    cells, _, folder, tests, _ = found
+    fewer = [cell for cell in cells if cell.stopping == "updates" or cell.train_seed == 0]
+    seeds = {row["quirk"]: row["seeds"] for row in answer.authors_mode(fewer, folder, tests, 24, 1, {}, resamples=50)}
+    assert seeds.pop("none") == 2 and set(seeds.values()) == {1} and len(seeds) == 1 + 2 * len(study.QUIRKS)
+
+
+def test_only_quirks_that_are_told_are_packed(found):
+    cells, _, folder, tests, _ = found
+    packed = {key.partition(":")[0].rpartition("/")[0] for key in predictions.pack(cells, folder, tests) if ":" in key}
+    assert packed == {cell.name for cell in study.told_with_quirks(cells)}
+    assert any(name.endswith("_u") for name in packed) and len(packed) < len(set(cells))
+
+
 @pytest.mark.parametrize("change, complaint", [({"tests": {}}, "no test set"), ({"n_real": 100}, "no arm mixed"),
                                                ({"tests": "fewer"}, "tested on 24 images of lab, but 6 are given"),
                                                ({"tests": "other"}, "no test set 'street'")])

@@ -247,28 +247,41 @@ def test_a_long_study_says_how_long_it_takes_and_a_short_one_does_not(caplog):
     assert seconds > 0 and "3 classifiers, 0.2 million images" in caplog.text
 
 
-def test_quirks_are_kept_for_the_papers_stopping_and_the_same_cells_at_equal_updates(tmp_path):
-    cells = [cell("real", 0, n_real=12), cell("real_long", 0, n_real=12, stopping="updates"),
-             cell("real_long", 0, n_real=18, stopping="updates")]
-    tests = two_test_sets()
-    run(tmp_path, cells=cells, max_epochs=3, updates=2, looks=2, authors_mode=True)
-    for tested in cells[:2]:
+def test_quirks_are_kept_of_every_classifier_whatever_else_the_plan_holds(tmp_path):
+    cells = [cell("real_long", 0, n_real=12, stopping="updates"), cell("real", 0, n_real=12)]
+    tests, options = two_test_sets(), {"max_epochs": 3, "updates": 2, "looks": 2}
+    run(tmp_path, cells=cells[:1], authors_mode=True, **options)
+    before = (tmp_path / f"{cells[0].name}.json").stat().st_mtime_ns
+    run(tmp_path, cells=cells, authors_mode=True, **options)  # a larger plan trains nothing anew
+    assert (tmp_path / f"{cells[0].name}.json").stat().st_mtime_ns == before
+    for tested in cells:
         plain, unscaled, last = (study.predictions(tmp_path, tested, quirk=quirk)
                                  for quirk in ("", "unscaled_test", "last_weights"))
         assert set(plain) == set(unscaled) == set(tests) and not np.allclose(plain["lab"], unscaled["lab"])
         assert last["lab"].shape == plain["lab"].shape
-    assert study.correctness(tmp_path, cells[:1], tests, quirk="both")["lab"]["real", 0].shape == (1, 24)
-    with pytest.raises(FerError, match="authors_mode=True, and the same cells with stopping: paper"):
-        study.predictions(tmp_path, cells[2], quirk="both")
+    assert study.correctness(tmp_path, cells[1:], tests, quirk="both")["lab"]["real", 0].shape == (1, 24)
+    run(tmp_path, cells=cells, **options)  # nor does one that asks for less
+    assert (tmp_path / f"{cells[0].name}.json").stat().st_mtime_ns == before
 
 
-def test_tested_as_the_authors_are_twins_that_differ_in_their_stopping_alone():
+def test_answers_without_the_quirks_that_are_asked_for_are_not_enough(tmp_path):
+    asked, options = cell("real_long", 0, n_real=12, stopping="updates"), {"updates": 2, "looks": 2}
+    plain = run(tmp_path / "one", cells=[asked], store=tmp_path / "store", **options)
+    with pytest.raises(FerError, match="authors_mode=True"):
+        study.predictions(tmp_path / "one", asked, quirk="both")
+    for folder in ("one", "two"):  # whose own answers, or the store's, have none
+        again = run(tmp_path / folder, cells=[asked], store=tmp_path / "store", authors_mode=True, **options)
+        assert study.predictions(tmp_path / folder, asked, quirk="both").keys() == two_test_sets().keys()
+        assert again.drop(columns="seconds").equals(plain.drop(columns="seconds"))
+
+
+def test_told_with_quirks_are_twins_that_differ_in_their_stopping_alone():
     paper = [cell("real", 0), cell("mixed", 1), cell("generated", 1)]
     twins = [cell("real_long", 0, stopping="updates"), cell("mixed", 1, stopping="updates")]
     others = [cell("mixed", 2, stopping="updates"), cell("mixed", 1, stopping="updates", weight=0.5),
               cell("mixed", 1, seed=9, stopping="updates"), cell("external", 1, stopping="updates")]
-    assert study.tested_as_authors([*paper, *twins, *others]) == {*paper, *twins}
-    assert study.tested_as_authors([*paper, *twins, *others], False) == set()
+    assert study.told_with_quirks([*paper, *twins, *others]) == {*paper, *twins}
+    assert study.told_with_quirks([*twins, *others]) == set()
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -363,7 +376,7 @@ def test_what_a_classifier_does_not_see_does_not_train_it_again(tmp_path, monkey
     first = run(tmp_path / "one", **options)
     train_cell, trained = study.train_cell, []
     monkeypatch.setattr(study, "train_cell", lambda task: trained.append(task.cell.arm) or train_cell(task))
-    options |= {"kept": KEPT, "max_epochs": 7, "authors_mode": True}
+    options |= {"kept": KEPT, "max_epochs": 7}
     options["cells"] = [*cells, cell("mixed_filtered", 1, n_real=12, stopping="updates"), cell("real", 0, n_real=12)]
     again = run(tmp_path / "two", **options)
     assert sorted(trained) == ["mixed_filtered", "real"] and again.iloc[:len(first)].equals(first)
