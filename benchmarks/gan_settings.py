@@ -1,24 +1,26 @@
-"""What the two GANs learn best with, at equal compute: short trainings that differ in one or two settings.
+"""What the two GANs learn best with, at equally many updates: short trainings that differ in one or two settings.
 
     python run_all.py --profile built_in --only 01
     python benchmarks/gan_settings.py identity [--steps 1500] [--seeds 0 1] [--gammas 0.3 1 3] [--targets 0.6]
                                                [--policies mirror mirror,light,shift]
-    python benchmarks/gan_settings.py expression [--steps 300] [--warm-up 800] [--seeds 0 1] [--person-weights 0 1 10]
+    python benchmarks/gan_settings.py expression [--steps 300] [--warm-up 300] [--seeds 0 1] [--person-weights 0 1 10]
 
-Both take `--profile` (default: built_in), whose other settings they keep, and `--jobs` (2 trainings at once, of one
-thread each). Finished trainings are kept in runs/<profile>; written is results/<profile>/<which>_settings.csv, a row
-for each training. Nothing looks at the test parts.
+Both take `--profile` (default: built_in; `expression` needs rendered faces), whose other settings they keep, and
+`--jobs` (2 trainings at once, of one thread each). Finished trainings are kept in runs/<profile>; written, in place of
+an earlier table, is results/<profile>/<which>_settings.csv, a row for each training. Nothing looks at the test parts.
 
 `identity` varies the weight of the penalties and the augmentation: each policy always, and the last of them as often as
-keeps the discriminator as far from guessing as a target says (ADA; target 0: always). Told are, of 1,000 draws and by
-the features of the shipped judge: fid_pool and fid_unseen, Fréchet distances to the pool and to the faces of the
-study's training and validation parts, of whom the GAN saw nobody; precision and recall of these; augmented, the chance
-of an augmentation in the end, and the discriminator's loss.
+keeps the discriminator as far from guessing as a target says (ADA; told as target, 0: always). Told are, of 1,000 draws
+and by the features of the shipped judge: fid_pool and fid_unseen, Fréchet distances to the pool and to the faces of the
+study's training and validation parts, of whom the GAN saw nobody; precision and recall of as many draws as there are
+such faces; and of the last updates augmented, the chance of an augmentation, and the discriminator's loss.
 
-`expression` varies the weight of the identity term. Told are, of rendered people of the study's training and validation
-parts: error_<region>, the error against the nearest of 16 true pictures / that of the unchanged face (as
-quality.region_error_share); identity, likeness before and after / that of two pictures of one person, in the eyes of
-the shipped embedder, another one than that which taught; fidelity, how often the shipped judge sees what was asked for.
+`expression` varies the weight of the identity term, which costs a pass of its embedder in every update. --warm-up is of
+the discriminator; the generator's, from sequences, stays as many times as long as in the profile. Told are, of rendered
+people of the study's training and validation parts: error_<region>, the error against the nearest of 16 true pictures /
+that of the unchanged face (as quality.region_error_share); identity, likeness before and after / that of two pictures
+of one person, in the eyes of the shipped embedder, another one than that which taught; fidelity, how often the shipped
+judge sees what was asked for.
 """
 
 import argparse
@@ -35,7 +37,7 @@ from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import EXPRESSIONS
 
-N_DRAWS, N_PEOPLE, TAKES = 1_000, 20, 16
+N_DRAWS, TAKES = 1_000, 16
 IDENTITY = {"batch_size": "identity_batch_size", "lr": "identity_lr", "final_gamma": "r1_final_gamma",
             "ema_kimg": "ema_kimg", "decay": "identity_decay", "optimiser": "identity_optimiser",
             "precision": "precision", "objective": "identity_objective", "critic": "identity_critic",
@@ -45,8 +47,7 @@ IDENTITY_SIZES = {"channel_base": "identity_channel_base", "channel_max": "ident
 EXPRESSION = {"batch_size": "expression_batch_size", "lr": "expression_lr", "weight_class": "class_weight",
               "weight_partner": "partner_weight", "weight_smooth": "smooth_weight",
               "weight_residual": "residual_weight", "residual_power": "residual_power", "gamma": "expression_gamma",
-              "augmentation": "expression_augmentation", "weight_sequence": "sequence_weight",
-              "optimiser": "expression_optimiser"}
+              "weight_sequence": "sequence_weight", "optimiser": "expression_optimiser"}
 EXPRESSION_SIZES = {"width": "expression_conv_dim", "n_blocks": "expression_blocks", "residual_scale": "residual_scale",
                     "flow_scale": "flow_scale", "critic_width": "expression_critic_width"}
 """Arguments of the trainings -> parameters of notebooks 2 and 3."""
@@ -108,9 +109,13 @@ def nobodies(n):
 
 def expression_plan(values, given):
     """Arguments of training.train_flow_gan, one dict for each training."""
+    if values["expression_method"] != "flow":
+        raise FerError("StarGAN has no identity term: choose a profile whose expression_method is flow.")
     sizes = named(values, EXPRESSION_SIZES) | {"mirrored": bool(values["expression_mirrored"])}
+    from_sequences = round(given.warm_up * values["sequence_warm_up_steps"] / values["warm_up_steps"])
     return [named(values, EXPRESSION) | {"steps": given.steps, "image_options": sizes, "warm_up": given.warm_up,
-                                         "weight_identity": weight, "seed": seed}
+                                         "sequence_warm_up": from_sequences, "weight_identity": weight, "seed": seed,
+                                         "augmentation": tuple(values["expression_augmentation"])}
             for seed in given.seeds for weight in given.person_weights]
 
 
@@ -132,19 +137,21 @@ def train_expression(profile, options):
 
 def expression_rows(plan, artifacts, parts, networks):
     """How near what each GAN makes is to the truth, to the person and to the expression: list of dicts."""
-    given, true, masks = truth.render_truth(range(N_PEOPLE), takes=TAKES, image_size=parts["pool"].image_size,
-                                            channels=parts["pool"].channels)
+    known = concatenate([parts["train"], parts["validation"]])
+    names = [name.removeprefix("s").split("-") for name in sorted(set(known.subjects))]
+    given, true, masks = truth.render_truth([int(number) for _, number in names], takes=TAKES, seed=int(names[0][0]),
+                                            image_size=known.image_size, channels=known.channels)
     images, rows = training.to_device(given.images, engine.device("auto")), []
     for options, artifact in zip(plan, artifacts, strict=True):
         generator = weights.load_generator(artifact.path / "generator.safetensors", device=engine.device("auto"))
         made = np.stack([generation.to_uint8(generation.impose(generator, images, name)) for name in EXPRESSIONS], 1)
         rng = np.random.default_rng(0)
         errors = quality.region_error_share(given, made, true, masks, 2, rng)
-        alike = quality.identity_shares(networks.embedder, given, made, parts["train"], 2, rng)
+        alike = quality.identity_shares(networks.embedder, given, made, known, 2, rng)
         faces = Faces(made.reshape(-1, *made.shape[2:]), nobodies(made.shape[0] * made.shape[1]), "generated")
         wanted = np.tile(np.arange(len(EXPRESSIONS)), len(given))
         rows.append({"person_weight": options["weight_identity"], "seed": options["seed"], "steps": options["steps"],
-                     "warm_up": options["warm_up"],
+                     "warm_up": options["warm_up"], "sequence_warm_up": options["sequence_warm_up"],
                      **{f"error_{region}": share["estimate"] for region, share in errors.items()},
                      "identity": alike["identity_similarity_share"]["estimate"],
                      "fidelity": float((metrics.judged_codes(networks.judge, faces) == wanted).mean())})
@@ -164,7 +171,7 @@ def command_line():
     identity.add_argument("--targets", type=float, nargs="*", default=[0.6])
     identity.add_argument("--policies", nargs="+", default=["mirror", "mirror,light,shift"])
     expression.add_argument("--steps", type=int, default=300)
-    expression.add_argument("--warm-up", type=int, default=800)
+    expression.add_argument("--warm-up", type=int, default=300)
     expression.add_argument("--person-weights", type=float, nargs="+", default=[0.0, 1.0, 10.0])
     for command in (identity, expression):
         command.add_argument("--profile", default="built_in")
@@ -173,18 +180,28 @@ def command_line():
     return parser.parse_args()
 
 
+def shipped_referee(values, pool, *, embedder):
+    """The shipped networks that look at what is made, before anything is trained; FerError where one is missing."""
+    dataset = values["pool_dataset"] or values["dataset"]
+    given = referee.shipped("shipped", dataset=dataset, faces=pool)
+    if "judge" not in given or (embedder and (pool.origin != "rendered" or "embedder" not in given)):
+        raise FerError("No shipped network fits these faces: choose profile built_in, or, for identity, fer2013.")
+    return referee.load(given["judge"].parent)
+
+
 def main():
     given = command_line()
     planned, train, measured, varied = GANS[given.gan]
     values = batch.select(given.profile).values
     workspace = runs.open_workspace(given.profile, step=f"{given.gan}_settings")
     parts = data.load(workspace.require("faces").path)
-    shipped = referee.shipped("shipped", dataset=values["pool_dataset"] or values["dataset"], faces=parts["pool"])
-    plan = planned(values, given)
+    networks = shipped_referee(values, parts["pool"], embedder=given.gan == "expression")
+    found = planned(values, given)
+    plan = [options for number, options in enumerate(found) if options not in found[:number]]  # none twice at once
     artifacts = joblib.Parallel(n_jobs=given.jobs)(joblib.delayed(train)(given.profile, options) for options in plan)
-    table = pd.DataFrame(measured(plan, artifacts, parts, referee.load(shipped["judge"].parent))).round(4)
+    table = pd.DataFrame(measured(plan, artifacts, parts, networks)).round(4)
     workspace.save_table(table, f"{given.gan}_settings")
-    workspace.finish(seeds={f"{given.gan}_seeds": given.seeds})
+    workspace.finish(device=engine.device("auto"), seeds={f"{given.gan}_seeds": given.seeds})
     print(table.drop(columns="seed").groupby(varied).mean().round(3).to_string())
 
 

@@ -1,11 +1,15 @@
 """Laws of GAN training: resume is exact, weights load without running code, bad input is named."""
 
+import argparse
+import importlib.util
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from fer_lib import augment, generation, training
+from fer_lib import augment, batch, generation, paths, training
 from fer_lib.errors import FerError, LeakError
 from fer_lib.faces import Faces
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
@@ -421,3 +425,47 @@ def test_nearest_faces_do_not_depend_on_how_many_are_compared_at_once(monkeypatc
     assert np.array_equal(at_once[0][0], in_parts[0][0]) and np.allclose(at_once[0][1:], in_parts[0][1:], atol=1e-6)
     assert np.allclose(at_once[1], in_parts[1], atol=1e-6)
     assert generation.nearest_distances(faces.images[..., ::-1], faces).max() < 1e-3  # as mirror images
+
+
+# ---- benchmarks/gan_settings.py --------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def settings():
+    path = paths.REPOSITORY / "benchmarks" / "gan_settings.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def options_of_notebook(number, first, values):
+    """What the cell of a notebook that begins with `first` calls `options`, under the parameters `values`."""
+    notebook = json.loads(next(paths.NOTEBOOKS.glob(f"{number}_*.ipynb")).read_text(encoding="utf-8"))
+    cell, = ("".join(cell["source"]) for cell in notebook["cells"] if "".join(cell["source"]).startswith(first))
+    names = dict(values, training=training)
+    exec(cell.split("facts = ")[0], names)
+    return names["options"]
+
+
+@pytest.mark.parametrize("profile", ["built_in", "fer2013_deeper"])
+def test_settings_are_compared_with_all_others_as_in_the_profile(settings, profile):
+    values = batch.select(profile).values
+    given = argparse.Namespace(steps=values["identity_steps"], seeds=[values["identity_seed"]], targets=[0.6],
+                               gammas=[values["r1_gamma"]], policies=[",".join(values["augmentation"])])
+    plain, adaptive = settings.identity_plan(values, given)
+    assert plain == options_of_notebook("02", "options = dict(", values)
+    assert adaptive == plain | {"augmentation_target": 0.6}
+    given = argparse.Namespace(steps=values["expression_steps"], warm_up=values["warm_up_steps"],
+                               seeds=[values["expression_seed"]], person_weights=[values["person_weight"]])
+    found, = settings.expression_plan(values, given)
+    assert found == options_of_notebook("03", "flow = dict(", values)
+
+
+def test_a_shorter_warm_up_keeps_its_two_parts_in_proportion(settings):
+    values = batch.select("built_in").values
+    given = argparse.Namespace(steps=1, warm_up=values["warm_up_steps"] // 10, seeds=[0, 1], person_weights=[0.0, 1.0])
+    plan = settings.expression_plan(values, given)
+    assert {options["sequence_warm_up"] for options in plan} == {values["sequence_warm_up_steps"] // 10}
+    assert [(options["seed"], options["weight_identity"]) for options in plan] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    with pytest.raises(FerError, match="choose a profile whose expression_method is flow"):
+        settings.expression_plan(values | {"expression_method": "stargan"}, given)
