@@ -39,12 +39,12 @@ def load(path, *, device="auto"):
     Returns Inception in evaluation mode. Raises FerError when torch-fidelity is not installed, or the file is another.
     Source: Heusel et al. 2017, with torch-fidelity (Obukhov et al. 2020).
     """
+    if not Path(path).is_file():
+        raise FerError(f"{path} does not exist: give {WEIGHTS} of torch-fidelity.")
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise FerError('Inception needs torch-fidelity: pip install -e ".[inception]".') from error
-    if not Path(path).is_file():
-        raise FerError(f"{path} does not exist: give {WEIGHTS} of torch-fidelity.")
     try:
         torch.load(path, map_location="cpu", weights_only=True)  # refuses what the next line would execute
         network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))

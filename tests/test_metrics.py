@@ -1,5 +1,6 @@
 """The judge learns from the right faces, and its measures move the right way."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,18 @@ def test_a_file_that_is_not_inceptions_is_refused_and_not_executed(tmp_path, inc
     with pytest.raises(FerError, match="missing.pth does not exist: give weights-inception"):
         inception.load(tmp_path / "missing.pth")
     assert not (tmp_path / "executed").exists()
+
+
+def test_inception_without_its_library_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "file.pth").touch()
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(FerError, match=r'pip install -e ".\[inception\]"'):
+        inception.load(tmp_path / "file.pth")
+
+
+def test_distances_of_too_few_features_are_refused():
+    some = np.zeros((3, 4), np.float32)
+    for distance in (metrics.frechet_distance, metrics.kernel_distance):
+        for n in (0, 1):
+            with pytest.raises(FerError, match=f"at least 2 generated faces, not {n}"):
+                distance(some, some[:n])

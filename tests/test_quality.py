@@ -7,7 +7,7 @@ import pytest
 from test_classifier import striped_faces
 from test_metrics import as_generated
 
-from fer_lib import metrics, paths, quality, training, truth
+from fer_lib import metrics, paths, quality, referee, training, truth
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import ALL_EXPRESSIONS, EXPRESSIONS
@@ -159,6 +159,27 @@ def test_a_selection_counts_for_the_bank_that_it_was_made_from(tmp_path):
 def test_an_unknown_measure_is_refused_before_anything_is_trained():
     with pytest.raises(FerError, match="'beauty' is unknown: choose from coverage"):
         quality.judge_generators({}, {}, None, {}, None, None, measures=["beauty"], seed=0)
+
+
+def test_distances_in_inceptions_features_are_told_on_request(judge, tmp_path, monkeypatch):
+    """The judge plays Inception here; tests/test_metrics.py looks at the real one."""
+    pool, test, bank = (striped_faces(24, seed=seed, contrast=150) for seed in (4, 5, 6))
+    bank, asked = as_generated(bank), []
+    referee.train(pool, tmp_path, epochs=1, device="cpu")
+    monkeypatch.setattr(quality.inception, "load", lambda path, device: asked.append(path) or judge)
+    given = ({"pool": pool}, {"lab": test}, bank, {}, tmp_path, tmp_path)
+    found = []
+    for options in ({}, {"inception_weights": "a file"}):
+        quality.judge_generators(*given, measures=[], seed=0, resamples=10, device="cpu", **options)
+        found.append(quality.load_quality(tmp_path))
+    assert asked == ["a file"] and found[1].keys() - found[0].keys() == {"inception_fid", "inception_kid"}
+    assert found[1]["inception_fid"] == quality.distances(judge, pool, bank, {"lab": test})["fid"] != found[1]["fid"]
+
+
+def test_a_file_that_is_not_inceptions_is_refused_before_anything_is_measured(tmp_path):
+    with pytest.raises(FerError, match="no.pth does not exist: give weights-inception"):
+        quality.judge_generators({}, {}, None, {}, None, None, measures=[], seed=0,
+                                 inception_weights=tmp_path / "no.pth")
 
 
 def test_a_change_of_the_mouth_alone_is_of_the_mouth_alone():
