@@ -32,7 +32,8 @@ def pack(cells, folder, tests):
 
     cells, folder : of a study that has run. tests : dict name -> Faces, its test sets.
     Returns a dict of arrays: "<cell>/<test set>" and, with authors_mode, "<cell>/<test set>:<quirk>" of the cells that
-    study.told_with_quirks names, float16 [images, 6], probabilities of labels.EXPRESSIONS, rounded so that the highest stays the highest;
+    study.told_with_quirks names, float16 [images, 6], probabilities of labels.EXPRESSIONS, rounded so that the highest
+    stays the highest;
     "tests/<test set>/<column>" [images] for each column of `KNOWN` and the origin.
     Raises FerError when a cell has not been trained.
     """
