@@ -33,7 +33,7 @@ class Inception(nn.Module):
 
 
 def load(path, *, device="auto"):
-    """Inception with the weights of a file, for metrics.fid, metrics.kid and metrics.judge_features in place of a judge.
+    """Inception with the weights of a file, for metrics.fid, kid and judge_features in place of a judge.
 
     path : of `WEIGHTS`. Nothing that the file may hold beside tensors is executed.
     Returns Inception in evaluation mode. Raises FerError when torch-fidelity is not installed, or the file is another.

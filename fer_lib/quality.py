@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_lib import (alignment, embedding, engine, generation, inception, metrics, referee, selection, statistics, study,
-                     training, truth, weights)
+from fer_lib import (alignment, embedding, engine, generation, inception, metrics, referee, selection, statistics,
+                     study, training, truth, weights)
 from fer_lib.errors import FerError
 from fer_lib.faces import Faces
 from fer_lib.labels import EXPRESSIONS
