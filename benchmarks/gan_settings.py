@@ -13,7 +13,8 @@ an earlier table, is results/<profile>/<which>_settings.csv, a row for each trai
 keeps the discriminator as far from guessing as a target says (ADA; told as target, 0: always). Told are, of 1,000 draws
 and by the features of the shipped judge: fid_pool and fid_unseen, Fréchet distances to the pool and to the faces of the
 study's training and validation parts, of whom the GAN saw nobody; precision and recall of as many draws as there are
-such faces; and of the last updates augmented, the chance of an augmentation, and the discriminator's loss.
+such faces; and of the last updates augmented, the chance of an augmentation, and the discriminator's loss. In a profile
+with r1_final_gamma the penalties fall to that from each weight.
 
 `expression` varies the weight of the identity term, which costs a pass of its embedder in every update. --warm-up is of
 the discriminator; the generator's, from sequences, stays as many times as long as in the profile. Told are, of rendered
@@ -37,7 +38,7 @@ from fer_lib.errors import FerError
 from fer_lib.faces import Faces, concatenate
 from fer_lib.labels import EXPRESSIONS
 
-N_DRAWS, TAKES = 1_000, 16
+N_DRAWS = 1_000
 IDENTITY = {"batch_size": "identity_batch_size", "lr": "identity_lr", "final_gamma": "r1_final_gamma",
             "ema_kimg": "ema_kimg", "decay": "identity_decay", "optimiser": "identity_optimiser",
             "precision": "precision", "objective": "identity_objective", "critic": "identity_critic",
@@ -138,9 +139,7 @@ def train_expression(profile, options):
 def expression_rows(plan, artifacts, parts, networks):
     """How near what each GAN makes is to the truth, to the person and to the expression: list of dicts."""
     known = concatenate([parts["train"], parts["validation"]])
-    names = [name.removeprefix("s").split("-") for name in sorted(set(known.subjects))]
-    given, true, masks = truth.render_truth([int(number) for _, number in names], takes=TAKES, seed=int(names[0][0]),
-                                            image_size=known.image_size, channels=known.channels)
+    given, true, masks = truth.render_truth_of(known, takes=quality.TRUE_TAKES)
     images, rows = training.to_device(given.images, engine.device("auto")), []
     for options, artifact in zip(plan, artifacts, strict=True):
         generator = weights.load_generator(artifact.path / "generator.safetensors", device=engine.device("auto"))

@@ -300,9 +300,7 @@ def measured_against_truth(expression_gan, embedder, test, *, seed, resamples, d
     seed : of resamples.
     """
     generator = weights.load_generator(Path(expression_gan) / "generator.safetensors", device=engine.device(device))
-    names = [name.removeprefix("s").split("-") for name in sorted(set(test.subjects))]
-    given, true, masks = truth.render_truth([int(number) for _, number in names], takes=TRUE_TAKES,
-                                            seed=int(names[0][0]), image_size=test.image_size, channels=test.channels)
+    given, true, masks = truth.render_truth_of(test, takes=TRUE_TAKES)
     images = training.to_device(given.images, engine.device(device))
     made = np.stack([generation.to_uint8(generation.impose(generator, images, name)) for name in EXPRESSIONS], 1)
     rng = np.random.default_rng(seed)

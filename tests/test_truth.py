@@ -1,10 +1,12 @@
 """Against the rendered truth, the truth itself has no error and doing nothing has some."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fer_lib import rendering, truth
 from fer_lib.errors import FerError
+from fer_lib.faces import Faces
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +48,12 @@ def test_as_many_faces_as_truths(rendered):
     given, true, masks = rendered
     with pytest.raises(FerError, match="give one each"):
         truth.region_errors(given.images[:1], true[:, 0], masks)
+
+
+def test_the_people_of_a_set_of_faces_are_rendered_from_their_names(rendered):
+    given, *_ = rendered
+    people = Faces(given.images.repeat(2, 0), pd.concat([given.table] * 2).assign(subject=[
+        "s3-0012", "s3-0007"] * 2, id=list("abcd")).reset_index(drop=True), "rendered")
+    found, expected = truth.render_truth_of(people, takes=1), truth.render_truth([7, 12], takes=1, seed=3, image_size=32)
+    assert found[0].fingerprint == expected[0].fingerprint and np.array_equal(found[1], expected[1])
+    assert all(np.array_equal(found[2][region], expected[2][region]) for region in truth.REGIONS)
