@@ -30,8 +30,11 @@ def render_truth(subjects, *, takes=16, seed=0, image_size=64, channels=1, expre
 
 
 def render_truth_of(faces, *, takes=16):
-    """`render_truth` of the people in rendered faces, of their size and colours. faces : Faces, whose subjects are called
-    s<data seed>-<number>. Returns what render_truth does, people in the order of their names."""
+    """`render_truth` of the people in rendered faces, of their size and colours.
+
+    faces : Faces, whose subjects are called s<data seed>-<number>. Returns what render_truth does, people in the order
+    of their names.
+    """
     names = [name.removeprefix("s").split("-") for name in sorted(set(faces.subjects))]
     return render_truth([int(number) for _, number in names], takes=takes, seed=int(names[0][0]),
                         image_size=faces.image_size, channels=faces.channels)
